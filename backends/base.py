@@ -1,0 +1,153 @@
+"""What every backend offers. A third backend is written from this page: it owns a model and its optimizer, nothing else.
+
+A backend knows no files, flags, epochs or ranks. Tensors cross this line as NumPy arrays under canonical names
+(Google's: ``bert/encoder/layer_0/attention/self/query/kernel``, kernels [in, out]), logits and batches as NumPy too, so
+that whatever is framework-free is written once, outside.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from checkpoints.config import BertConfig
+from checkpoints.names import QUESTION_ANSWERING
+from quantization.histogram import Observer
+from quantization.modes import Mode
+
+Batch = Mapping[str, np.ndarray]
+"""input_ids, input_mask, segment_ids: int32 [B, S], padding at the tail. In training also start_positions and
+end_positions int32 [B] and, when distilling, teacher_start_logits and teacher_end_logits float32 [B, S]."""
+
+MASK_VALUE = -10000.0
+"""Added to attention scores (after the division by sqrt(d)) and to logits of the training loss at padding positions:
+large, finite, and within float16, so that no NaN or infinity reaches a quantizer or an exported graph."""
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """AdamW as google-research/bert trains: no bias correction, decoupled decay, global-norm clipping.
+
+    ``update = m / (sqrt(v) + epsilon) + weight_decay * w;  w -= learning_rate * update``; no decay where the tensor's
+    name matches LayerNorm or bias.
+    """
+
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-6
+    weight_decay: float = 0.01
+    max_grad_norm: float = 1.0
+
+
+@dataclass(frozen=True)
+class DistillationSettings:
+    """Teacher-student loss on logits: ``total = hard loss + scale * KL``, at temperature T without the T^2 factor.
+
+    ``loss`` selects the original that is followed, since the two disagree: "tf" is KL(student || teacher) of
+    softmax(logits / T) + 1e-9, summed over positions and averaged over the batch; "pytorch" is KL(teacher || student)
+    averaged over batch and positions, that is divided by ``sequence_length`` as well. Both sum start and end.
+    """
+
+    loss: str = "tf"
+    temperature: float = 3.0
+    scale: float = 10000.0
+    sequence_length: int = 384
+
+
+@dataclass(frozen=True)
+class RuntimeSettings:
+    """Where and how a backend computes.
+
+    ``device``: "auto" (a GPU when there is one), "cpu", "cuda" or "cuda:<n>". ``half``: bfloat16 matrix products on a
+    CPU, float16 with dynamic loss scaling on a GPU; everything else stays float32. ``compile``: XLA in TensorFlow,
+    torch.compile in PyTorch. ``dropout``: off for tests of equality.
+    """
+
+    device: str = "auto"
+    half: bool = False
+    compile: bool = False
+    dropout: bool = True
+
+
+class Backend(ABC):
+    """A BERT with one head, on one device."""
+
+    name: str
+
+    def __init__(
+        self,
+        config: BertConfig,
+        head: str = QUESTION_ANSWERING,
+        runtime: RuntimeSettings = RuntimeSettings(),
+        optimizer: OptimizerSettings = OptimizerSettings(),
+        distillation: DistillationSettings | None = None,
+    ) -> None:
+        """Builds the model without weights; `load` must follow."""
+        self.config = config
+        self.head = head
+        self.runtime = runtime
+        self.optimizer_settings = optimizer
+        self.distillation = distillation
+
+    @abstractmethod
+    def load(self, tensors: Mapping[str, np.ndarray]) -> None:
+        """Sets every parameter from float32 arrays by canonical name; all must be there in the right shape.
+
+        The caller (training/initialization.py) has completed and checked the mapping. Optimizer state is reset.
+        """
+
+    @abstractmethod
+    def tensors(self) -> dict[str, np.ndarray]:
+        """A copy of every parameter, float32, by canonical name, in `checkpoints.names.expected_tensors`' order."""
+
+    @abstractmethod
+    def set_quantization(self, mode: Mode | None, ranges: Mapping[str, np.ndarray]) -> None:
+        """Turns fake quantization on (mode, ranges from `quantization.ranges.select_ranges`) or off (None, {})."""
+
+    @abstractmethod
+    def predict(self, batch: Batch) -> dict[str, np.ndarray]:
+        """Logits without dropout: start_logits and end_logits, float32 [B, S]. Fake-quantized if that is on."""
+
+    @abstractmethod
+    def observe(self, batch: Batch, observer: Observer, include_padding: bool) -> None:
+        """Runs the float model, whatever the quantization, and shows every quantizer's input to the observer.
+
+        Tensors that several quantizers see are shown once, with all their scopes. Weights are not shown: their range is
+        their maximum. Padding positions are left out unless `include_padding`.
+        """
+
+    @abstractmethod
+    def train_step(self, batches: Sequence[Batch], learning_rate: float, seed: int) -> float:
+        """One optimizer step on the mean gradient of the micro batches; returns the mean loss.
+
+        Args:
+            batches: micro batches of equal size (gradient accumulation when more than one).
+            learning_rate: of this step.
+            seed: of this step's dropout, in [0, 2**31).
+
+        Returns:
+            The loss before the update. A NaN or infinite loss is returned, and the parameters are left as they were.
+        """
+
+    @abstractmethod
+    def optimizer_state(self) -> dict[str, np.ndarray]:
+        """Everything beside `tensors` that the next step depends on, as arrays by name: ``<tensor>/adam_m``,
+        ``<tensor>/adam_v`` and, with float16, ``loss_scale``."""
+
+    @abstractmethod
+    def load_optimizer_state(self, state: Mapping[str, np.ndarray]) -> None:
+        """Restores what `optimizer_state` gave, so that the next steps are bit-equal to an unbroken run's."""
+
+    average_gradients: Callable[[list], list] | None = None
+    """Hook for multi-process training: given this process's gradients (framework tensors, in the order of the
+    trainable parameters) returns their mean over all processes. None: one process."""
+
+    @abstractmethod
+    def describe_device(self) -> str:
+        """One line on the device, threads and precision that are in use."""
+
+
+def decays(name: str) -> bool:
+    """Whether weight decay applies to the tensor of that canonical name (google-research/bert's exclusion list)."""
+    return not any(part in name for part in ("LayerNorm", "layer_norm", "bias"))

@@ -1,0 +1,37 @@
+"""Dynamic loss scaling for float16 gradients (Micikevicius et al., 2017, arXiv 1710.03740)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+FIRST = 2.0**16
+PERIOD = 1000  # finite steps after which the scale doubles
+
+
+@dataclass
+class LossScale:
+    """The factor on the loss; a constant 1 unless `dynamic`."""
+
+    dynamic: bool
+    value: float = FIRST
+    finite_steps: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.dynamic:
+            self.value = 1.0
+
+    def update(self, finite: bool) -> None:
+        """Halves after an overflow (whose step is skipped), doubles after many steps without one."""
+        if not self.dynamic:
+            return
+        self.finite_steps = self.finite_steps + 1 if finite else 0
+        if not finite:
+            self.value = max(1.0, self.value / 2.0)
+        elif self.finite_steps % PERIOD == 0:
+            self.value *= 2.0
+
+    def to_array(self) -> np.ndarray:
+        return np.array([self.value, self.finite_steps], np.float64)
+
+    def from_array(self, array: np.ndarray) -> None:
+        self.value, self.finite_steps = float(array[0]), int(array[1])

@@ -1,0 +1,133 @@
+"""The PyTorch backend. Mirrors backends/tensorflow/backend.py."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+
+from backends.base import Backend, Batch
+from backends.loss_scale import LossScale
+from backends.pytorch.losses import distillation_loss, span_loss
+from backends.pytorch.model import QuestionAnswering, Settings, parameters_by_name
+from backends.pytorch.optimizer import AdamW
+from backends.pytorch.quantizers import Quantization
+from quantization.histogram import Observer
+from quantization.modes import Mode
+from twinquant.errors import UserError
+
+def choose_device(requested: str) -> torch.device:
+    """The device of that name; "auto" is a GPU when there is one."""
+    if requested == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(requested)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"--device {requested}: PyTorch cannot use it here ({reason})") from error
+    return device
+
+
+class PyTorchBackend(Backend):
+    """See `backends.base.Backend`."""
+
+    name = "pytorch"
+
+    def __init__(self, *arguments, **keywords) -> None:
+        super().__init__(*arguments, **keywords)
+        self.device = choose_device(self.runtime.device)
+        self.product_dtype = torch.float32
+        if self.runtime.half:
+            self.product_dtype = torch.bfloat16 if self.device.type == "cpu" else torch.float16
+        self.quantization = Quantization(self.device)
+        self.settings = Settings(self.quantization, self.product_dtype, self.runtime.dropout)
+        self.model = QuestionAnswering(self.config, self.settings).to(self.device)
+        self.parameters = parameters_by_name(self.model)
+        self.compute = torch.compile(self.model, dynamic=True) if self.runtime.compile else self.model
+        self.optimizer: AdamW | None = None
+        self.loss_scale = LossScale(dynamic=self.product_dtype == torch.float16)
+
+    def load(self, tensors: Mapping[str, np.ndarray]) -> None:
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                array = tensors[name].T if name.endswith("/kernel") else tensors[name]
+                parameter.copy_(torch.from_numpy(np.array(array, np.float32)))
+        self.optimizer = None
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        arrays = {name: parameter.detach().cpu().numpy() for name, parameter in self.parameters.items()}
+        return {name: (a.T if name.endswith("/kernel") else a).copy() for name, a in arrays.items()}
+
+    def set_quantization(self, mode: Mode | None, ranges: Mapping[str, np.ndarray]) -> None:
+        self.quantization.configure(mode, ranges, self.config.num_hidden_layers)
+
+    def predict(self, batch: Batch) -> dict[str, np.ndarray]:
+        self.settings.training = False
+        with torch.inference_mode():
+            start_logits, end_logits = self._logits(self._inputs(batch))
+        return {"start_logits": start_logits.cpu().numpy(), "end_logits": end_logits.cpu().numpy()}
+
+    def observe(self, batch: Batch, observer: Observer, include_padding: bool) -> None:
+        self.settings.training = False
+        self.quantization.observer = observer
+        self.quantization.lengths = None if include_padding else batch["input_mask"].sum(1)
+        try:
+            with torch.inference_mode():
+                inputs = self._inputs(batch)
+                self.model(inputs["input_ids"], inputs["input_mask"], inputs["segment_ids"])
+        finally:
+            self.quantization.observer = None
+
+    def train_step(self, batches: Sequence[Batch], learning_rate: float, seed: int) -> float:
+        if self.optimizer is None:
+            self.optimizer = AdamW(self.parameters, self.optimizer_settings)
+        self.settings.training = True
+        torch.manual_seed(seed)  # PyTorch's dropout draws from the global generator
+        losses = [self._accumulate(self._inputs(batch), 1.0 / len(batches)) for batch in batches]
+        gradients = [parameter.grad for parameter in self.parameters.values()]
+        if self.average_gradients is not None:
+            gradients = self.average_gradients(gradients)
+        if self.loss_scale.dynamic:
+            torch._foreach_mul_(gradients, 1.0 / self.loss_scale.value)
+        finite = self.optimizer.apply(gradients, learning_rate)
+        for parameter in self.parameters.values():
+            parameter.grad = None
+        loss = sum(losses) / len(losses)
+        self.loss_scale.update(finite)
+        if not finite and not self.loss_scale.dynamic:
+            return math.nan  # the gradient overflowed, even if the loss did not
+        return loss
+
+    def optimizer_state(self) -> dict[str, np.ndarray]:
+        state = {} if self.optimizer is None else self.optimizer.state()
+        return state | {"loss_scale": self.loss_scale.to_array()}
+
+    def load_optimizer_state(self, state: Mapping[str, np.ndarray]) -> None:
+        self.optimizer = AdamW(self.parameters, self.optimizer_settings)
+        self.optimizer.load_state(state)
+        self.loss_scale.from_array(state["loss_scale"])
+
+    def describe_device(self) -> str:
+        place = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
+        products = str(self.product_dtype).removeprefix("torch.")
+        return f"PyTorch {torch.__version__} on {place}, {torch.get_num_threads()} threads, {products} matrix products"
+
+    def _inputs(self, batch: Batch) -> dict[str, torch.Tensor]:
+        arrays = {name: np.ascontiguousarray(array) for name, array in batch.items()}
+        tensors = {name: torch.from_numpy(array).to(self.device) for name, array in arrays.items()}
+        return {name: tensor.long() if not tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+
+    def _logits(self, inputs: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.compute(inputs["input_ids"], inputs["input_mask"], inputs["segment_ids"])
+
+    def _accumulate(self, inputs: dict[str, torch.Tensor], share: float) -> float:
+        """Adds the gradient of share * loss_scale * loss to the parameters' and returns the loss."""
+        logits = self._logits(inputs)
+        mask = inputs["input_mask"]
+        loss = span_loss(logits, (inputs["start_positions"], inputs["end_positions"]), mask)
+        if self.distillation is not None:
+            teacher = (inputs["teacher_start_logits"], inputs["teacher_end_logits"])
+            loss = loss + self.distillation.scale * distillation_loss(logits, teacher, mask, self.distillation)
+        (loss * (share * self.loss_scale.value)).backward()
+        return float(loss)

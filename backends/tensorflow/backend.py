@@ -1,0 +1,146 @@
+"""The TensorFlow backend. Mirrors backends/pytorch/backend.py."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from backends.base import Backend, Batch
+from backends.loss_scale import LossScale
+from backends.tensorflow.losses import distillation_loss, span_loss
+from backends.tensorflow.model import QuestionAnswering, Settings, parameters_by_name
+from backends.tensorflow.optimizer import AdamW
+from backends.tensorflow.quantizers import Quantization
+from quantization.histogram import Observer
+from quantization.modes import Mode
+from twinquant.errors import UserError
+
+def choose_device(requested: str) -> str:
+    """The device of that name; "auto" is a GPU when there is one."""
+    gpus = tf.config.list_logical_devices("GPU")
+    if requested == "auto":
+        return gpus[0].name if gpus else "/CPU:0"
+    kind, _, index = requested.partition(":")
+    if kind == "cpu" and index in ("", "0"):
+        return "/CPU:0"
+    number = int(index or 0) if (index or "0").isdigit() else -1
+    if kind in ("cuda", "gpu") and 0 <= number < len(gpus):
+        return gpus[number].name
+    raise UserError(f"--device {requested}: TensorFlow cannot use it here (it sees the cpu and {len(gpus)} GPUs)")
+
+
+class TensorFlowBackend(Backend):
+    """See `backends.base.Backend`."""
+
+    name = "tensorflow"
+
+    def __init__(self, *arguments, **keywords) -> None:
+        super().__init__(*arguments, **keywords)
+        tf.config.experimental.enable_op_determinism()
+        self.device = choose_device(self.runtime.device)
+        self.product_dtype = tf.float32
+        if self.runtime.half:
+            self.product_dtype = tf.bfloat16 if "CPU" in self.device else tf.float16
+        self.quantization = Quantization()
+        self.settings = Settings(self.quantization, self.product_dtype, self.runtime.dropout)
+        with tf.device(self.device):
+            self.model = QuestionAnswering(self.config, self.settings)
+        self.parameters = parameters_by_name(self.model)
+        self._compile()
+        self.optimizer: AdamW | None = None
+        self.loss_scale = LossScale(dynamic=self.product_dtype == tf.float16)
+
+    def load(self, tensors: Mapping[str, np.ndarray]) -> None:
+        for name, variable in self.parameters.items():
+            variable.assign(tensors[name])
+        self.optimizer = None
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        return {name: variable.numpy() for name, variable in self.parameters.items()}
+
+    def set_quantization(self, mode: Mode | None, ranges: Mapping[str, np.ndarray]) -> None:
+        self.quantization.configure(mode, ranges, self.config.num_hidden_layers)
+        self._compile()  # ranges are constants of the graph
+
+    def predict(self, batch: Batch) -> dict[str, np.ndarray]:
+        start_logits, end_logits = self._predict(self._inputs(batch))
+        return {"start_logits": start_logits.numpy(), "end_logits": end_logits.numpy()}
+
+    def observe(self, batch: Batch, observer: Observer, include_padding: bool) -> None:
+        self.settings.training = False
+        self.quantization.observer = observer
+        self.quantization.lengths = None if include_padding else batch["input_mask"].sum(1)
+        try:
+            # Without a graph, so that the observer sees each tensor as it is made and memory holds one layer's.
+            with tf.device(self.device):
+                self._logits(self._inputs(batch))
+        finally:
+            self.quantization.observer = None
+
+    def train_step(self, batches: Sequence[Batch], learning_rate: float, seed: int) -> float:
+        if self.optimizer is None:
+            self.optimizer = AdamW(self.parameters, self.optimizer_settings)
+        losses, gradients = [], None
+        for number, batch in enumerate(batches):
+            step_seed = tf.constant([seed, number], tf.int32)
+            loss, new = self._gradients(
+                self._inputs(batch), step_seed, tf.constant(self.loss_scale.value / len(batches), tf.float32)
+            )
+            losses.append(float(loss))
+            gradients = new if gradients is None else [a + b for a, b in zip(gradients, new, strict=True)]
+        if self.average_gradients is not None:
+            gradients = self.average_gradients(gradients)
+        if self.loss_scale.dynamic:
+            gradients = [gradient * (1.0 / self.loss_scale.value) for gradient in gradients]
+        finite = self.optimizer.apply(gradients, learning_rate)
+        loss = sum(losses) / len(losses)
+        self.loss_scale.update(finite)
+        if not finite and not self.loss_scale.dynamic:
+            return math.nan  # the gradient overflowed, even if the loss did not
+        return loss
+
+    def optimizer_state(self) -> dict[str, np.ndarray]:
+        state = {} if self.optimizer is None else self.optimizer.state()
+        return state | {"loss_scale": self.loss_scale.to_array()}
+
+    def load_optimizer_state(self, state: Mapping[str, np.ndarray]) -> None:
+        self.optimizer = AdamW(self.parameters, self.optimizer_settings)
+        self.optimizer.load_state(state)
+        self.loss_scale.from_array(state["loss_scale"])
+
+    def describe_device(self) -> str:
+        place = "cpu" if "CPU" in self.device else self.device
+        threads = tf.config.threading.get_intra_op_parallelism_threads() or "all"
+        return f"TensorFlow {tf.__version__} on {place}, {threads} threads, {self.product_dtype.name} matrix products"
+
+    def _compile(self) -> None:
+        """Makes new graphs of prediction and gradients; each accepts any batch size and length."""
+        compiled = self.runtime.compile
+        self._predict = tf.function(self._predict_eagerly, reduce_retracing=True, jit_compile=compiled)
+        self._gradients = tf.function(self._gradients_eagerly, reduce_retracing=True, jit_compile=compiled)
+
+    def _inputs(self, batch: Batch) -> dict[str, tf.Tensor]:
+        with tf.device(self.device):
+            return {name: tf.constant(array) for name, array in batch.items()}
+
+    def _logits(self, inputs: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+        return self.model(inputs["input_ids"], inputs["input_mask"], inputs["segment_ids"])
+
+    def _predict_eagerly(self, inputs: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+        self.settings.training = False
+        return self._logits(inputs)
+
+    def _gradients_eagerly(self, inputs: dict[str, tf.Tensor], seed: tf.Tensor, loss_factor: tf.Tensor):
+        """The loss, and the gradient of loss_factor * loss, dense, in the order of the parameters."""
+        self.settings.training, self.settings.seed = True, seed
+        with tf.GradientTape() as tape:
+            logits = self._logits(inputs)
+            mask = inputs["input_mask"]
+            loss = span_loss(logits, (inputs["start_positions"], inputs["end_positions"]), mask)
+            if self.distillation is not None:
+                teacher = (inputs["teacher_start_logits"], inputs["teacher_end_logits"])
+                loss = loss + self.distillation.scale * distillation_loss(logits, teacher, mask, self.distillation)
+            scaled = loss * loss_factor
+        gradients = tape.gradient(scaled, list(self.parameters.values()))
+        return loss, [tf.convert_to_tensor(gradient) for gradient in gradients]

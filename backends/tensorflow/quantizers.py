@@ -1,0 +1,91 @@
+"""Fake quantization in TensorFlow, equal to quantization/numerics.py to the bit, and the switch all quantizers share."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from quantization.histogram import Observer
+from quantization.modes import Mode, enabled_quantizers
+from quantization.numerics import ZERO_AMAX, QuantizerSettings, scale_of
+
+
+class Quantizer:
+    """One enabled quantizer: its constants, and the fake quantization of a tensor."""
+
+    def __init__(self, settings: QuantizerSettings, amax: np.ndarray) -> None:
+        """amax: float32, () or (channels,) along the output axis of a kernel."""
+        self.key = (settings, amax.tobytes())  # equal keys give equal results
+        self.per_channel = settings.axis is not None
+        self.qmin, self.qmax = np.float32(settings.qmin), np.float32(settings.qmax)
+        scale = np.asarray(scale_of(amax, settings), np.float32)
+        if settings.fixed_scale is not None:
+            amax = np.float32(settings.qmax) * scale
+        lowest = -amax if settings.signed else np.zeros_like(amax)
+        # An all-zero range gives q = 0 and y = 0: divide by infinity, multiply by zero.
+        is_zero = amax < ZERO_AMAX
+        self.divisor = np.where(is_zero, np.float32(np.inf), scale).astype(np.float32)
+        self.scale = np.where(is_zero, np.float32(0.0), scale).astype(np.float32)
+        self.lowest, self.amax = lowest, amax
+
+    def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        return self._fake_quantize(x)
+
+    @tf.custom_gradient
+    def _fake_quantize(self, x: tf.Tensor):
+        """y = clip(rint(x / divisor), qmin, qmax) * scale; the gradient passes where lowest <= x <= amax."""
+
+        def backward(gradient: tf.Tensor) -> tf.Tensor:
+            return gradient * tf.cast((x >= self.lowest) & (x <= self.amax), tf.float32)
+
+        q = tf.clip_by_value(tf.math.rint(x / self.divisor), self.qmin, self.qmax)
+        return q * self.scale, backward
+
+
+class Quantization:
+    """The state of all quantizers of a model: off, fake-quantizing, or showing what they see to an observer."""
+
+    def __init__(self) -> None:
+        self.quantizers: dict[str, Quantizer] = {}
+        self.observer: Observer | None = None
+        self.lengths: np.ndarray | None = None  # of the batch that is observed; None: padding counts
+
+    def configure(self, mode: Mode | None, ranges: Mapping[str, np.ndarray], num_hidden_layers: int) -> None:
+        """Turns on the quantizers of `mode` with their amax, or all off."""
+        self.quantizers = {}
+        if mode is not None:
+            for scope, settings in enabled_quantizers(num_hidden_layers, mode).items():
+                amax = np.asarray(ranges.get(scope, 1.0), np.float32)
+                self.quantizers[scope] = Quantizer(settings, amax)
+
+    def __call__(
+        self, x: tf.Tensor, scopes: Sequence[str], sequence_axes: tuple[int, ...] = (1,)
+    ) -> tuple[tf.Tensor, ...]:
+        """Passes one tensor through the quantizers of several consumers; equal quantizers compute once.
+
+        Args:
+            x: float32, any shape; `sequence_axes` are the axes that run over positions.
+            scopes: the quantizers that see x, one per consumer.
+
+        Returns:
+            One tensor per scope: fake-quantized, or x itself where the quantizer is off.
+        """
+        if self.observer is not None:
+            self.observer.observe(scopes, x.numpy(), self.lengths, sequence_axes)
+            return (x,) * len(scopes)
+        done: dict = {}
+        outputs = []
+        for scope in scopes:
+            quantizer = self.quantizers.get(scope)
+            if quantizer is None:
+                outputs.append(x)
+                continue
+            if quantizer.key not in done:
+                done[quantizer.key] = quantizer(x)
+            outputs.append(done[quantizer.key])
+        return tuple(outputs)
+
+    def weight(self, kernel: tf.Tensor, scope: str) -> tf.Tensor:
+        """The kernel, fake-quantized if its quantizer is on."""
+        quantizer = None if self.observer is not None else self.quantizers.get(scope)
+        return kernel if quantizer is None else quantizer(tf.convert_to_tensor(kernel))

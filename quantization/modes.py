@@ -1,0 +1,198 @@
+"""What is quantized: one table, rows = the tensors of a BERT encoder, columns = the modes. Every consumer reads it.
+
+Modes ft1, ft2, ft3 and trt place quantizers as FasterTransformer's BERT example does (its TensorFlow and PyTorch scripts
+agree); ``ort`` is ft1 with one change: the softmax output is quantized unsigned at the fixed scale 1/255, which is what
+onnxruntime's uint8 kernels take and cannot clip the large probabilities of short sequences.
+"""
+
+import re
+from dataclasses import dataclass, replace
+
+from quantization.numerics import QuantizerSettings
+from twinquant.errors import UserError
+
+MODE_NAMES = ("ft1", "ft2", "ft3", "trt", "ort")
+
+# A row: scope relative to `bert/encoder/layer_<i>/` | the tensor | in which modes it is quantized ("Y").
+# Order of the columns as in MODE_NAMES; "layernorm_input" exists only in FasterTransformer's PyTorch twin, off in every
+# mode, on only through the twin's individual flags.
+_LAYER_TABLE = """
+attention/self/query/kernel_quantizer           | query weight                                   | Y Y Y Y Y
+attention/self/key/kernel_quantizer             | key weight                                     | Y Y Y Y Y
+attention/self/value/kernel_quantizer           | value weight                                   | Y Y Y Y Y
+attention/output/dense/kernel_quantizer         | attention output weight                        | Y Y Y Y Y
+intermediate/dense/kernel_quantizer             | intermediate weight                            | Y Y Y Y Y
+output/dense/kernel_quantizer                   | output weight                                  | Y Y Y Y Y
+attention/self/query/input_quantizer            | layer input, as input of the query GEMM        | Y Y Y Y Y
+attention/self/key/input_quantizer              | layer input, as input of the key GEMM          | Y Y Y Y Y
+attention/self/value/input_quantizer            | layer input, as input of the value GEMM        | Y Y Y Y Y
+attention/self/query/aftergemm_quantizer        | query GEMM output before bias                  | - Y Y - -
+attention/self/key/aftergemm_quantizer          | key GEMM output before bias                    | - Y Y - -
+attention/self/value/aftergemm_quantizer        | value GEMM output before bias                  | - Y Y - -
+attention/self/matmul_q_input_quantizer         | Q after bias, input of QK^T                    | Y Y Y Y Y
+attention/self/matmul_k_input_quantizer         | K after bias, input of QK^T                    | Y Y Y Y Y
+attention/self/softmax_input_quantizer          | raw QK^T scores, before 1/sqrt(d) and the mask | - - Y - -
+attention/self/matmul_a_input_quantizer         | softmax output after dropout, input of PV      | Y Y Y Y Y
+attention/self/matmul_v_input_quantizer         | V after bias, input of PV                      | Y Y Y Y Y
+attention/output/dense/input_quantizer          | context (PV output), input of the output GEMM  | Y Y Y Y Y
+attention/output/dense/aftergemm_quantizer      | attention output GEMM output before bias       | - Y Y - -
+attention/output/add_residual_input_quantizer   | residual operand of the first add              | - Y Y Y -
+attention/output/add_local_input_quantizer      | local operand of the first add                 | - - - Y -
+attention/output/layernorm_input_quantizer      | sum before the first LayerNorm                 | - - - - -
+intermediate/dense/input_quantizer              | first LayerNorm's output, input of the GEMM    | Y Y Y Y Y
+intermediate/dense/aftergemm_quantizer          | intermediate GEMM output before bias and GELU  | - Y Y - -
+output/dense/input_quantizer                    | GELU output, input of the output GEMM          | Y Y Y Y Y
+output/dense/aftergemm_quantizer                | output GEMM output before bias                 | - Y Y - -
+output/add_residual_input_quantizer             | residual operand of the second add             | - Y Y Y -
+output/add_local_input_quantizer                | local operand of the second add                | - - - Y -
+output/layernorm_input_quantizer                | sum before the second LayerNorm                | - - - - -
+"""
+# Relative to `bert/`.
+_MODEL_TABLE = """
+final_input_quantizer                           | last layer's output                            | - - - Y -
+"""
+
+# Groups of quantizers that share their maximum range where a mode fuses QKV (FasterTransformer runs one GEMM for all
+# three and one fused attention kernel, so they need one scale).
+QKV_GROUPS = tuple(
+    tuple(f"attention/self/{name}" for name in group)
+    for group in (
+        ("query/kernel_quantizer", "key/kernel_quantizer", "value/kernel_quantizer"),
+        ("query/aftergemm_quantizer", "key/aftergemm_quantizer", "value/aftergemm_quantizer"),
+        ("matmul_q_input_quantizer", "matmul_k_input_quantizer", "matmul_v_input_quantizer"),
+    )
+)
+
+
+@dataclass(frozen=True)
+class TensorRow:
+    """One row of the table: a quantizer's scope relative to its layer (or to ``bert/``) and where it is on."""
+
+    scope: str
+    tensor: str
+    modes: frozenset[str]
+
+    @property
+    def is_weight(self) -> bool:
+        return self.scope.endswith("kernel_quantizer")
+
+
+def _parse(table: str) -> tuple[TensorRow, ...]:
+    rows = []
+    for line in table.strip().splitlines():
+        scope, tensor, marks = (part.strip() for part in line.split("|"))
+        modes = frozenset(mode for mode, mark in zip(MODE_NAMES, marks.split(), strict=True) if mark == "Y")
+        rows.append(TensorRow(scope, tensor, modes))
+    return tuple(rows)
+
+
+LAYER_ROWS = _parse(_LAYER_TABLE)
+MODEL_ROWS = _parse(_MODEL_TABLE)
+
+
+@dataclass(frozen=True)
+class Mode:
+    """A column of the table, or a mode put together from the twin's individual flags.
+
+    ``enabled`` holds relative scopes; ``weight`` and ``activation`` are the settings of all quantizers of that kind;
+    ``overrides`` those of single quantizers (by relative scope).
+    """
+
+    name: str
+    enabled: frozenset[str]
+    per_channel: bool
+    fuse_qkv: bool
+    weight: QuantizerSettings = QuantizerSettings(narrow_range=True)
+    activation: QuantizerSettings = QuantizerSettings()
+    overrides: tuple[tuple[str, QuantizerSettings], ...] = ()
+
+    def settings(self, row: TensorRow) -> QuantizerSettings:
+        """Settings of one row's quantizer; weights carry ``axis=1`` (kernels are [in, out]) when per channel."""
+        for scope, settings in self.overrides:
+            if scope == row.scope:
+                return settings
+        if row.is_weight:
+            return replace(self.weight, axis=1) if self.per_channel else self.weight
+        return self.activation
+
+
+def _column(name: str, per_channel: bool, fuse_qkv: bool, **settings) -> Mode:
+    enabled = frozenset(row.scope for row in LAYER_ROWS + MODEL_ROWS if name in row.modes)
+    return Mode(name, enabled, per_channel, fuse_qkv, **settings)
+
+
+_UNIT_INTERVAL = QuantizerSettings(signed=False, fixed_scale=1.0 / 255.0)
+MODES = {
+    "ft1": _column("ft1", per_channel=True, fuse_qkv=False),
+    "ft2": _column("ft2", per_channel=False, fuse_qkv=True),
+    "ft3": _column("ft3", per_channel=False, fuse_qkv=True),
+    "trt": _column("trt", per_channel=False, fuse_qkv=True),
+    "ort": _column(
+        "ort",
+        per_channel=True,
+        fuse_qkv=False,
+        overrides=(("attention/self/matmul_a_input_quantizer", _UNIT_INTERVAL),),
+    ),
+}
+
+
+def get_mode(name: str) -> Mode:
+    """The mode of that name; UserError for an unknown one."""
+    if name not in MODES:
+        raise UserError(f"--quant_mode: found '{name}', expected one of {', '.join(MODE_NAMES)}")
+    return MODES[name]
+
+
+def custom_mode(
+    per_channel: bool = True,
+    fuse_qkv: bool = False,
+    disabled_keywords: tuple[str, ...] = (),
+    narrow_range: bool = False,
+    weight_bits: int = 8,
+    activation_bits: int = 8,
+) -> Mode:
+    """A mode from FasterTransformer's PyTorch flags: everything on but the quantizers whose name a keyword matches.
+
+    Keywords are regular expressions searched in the dotted PyTorch module name (as the twin did) and in the scope.
+    """
+    from checkpoints.names import quantizer_module
+
+    enabled = set()
+    for prefix, rows in (("bert/encoder/layer_0/", LAYER_ROWS), ("bert/", MODEL_ROWS)):
+        for row in rows:
+            scope = prefix + row.scope
+            names = (scope, quantizer_module(scope))
+            if not any(_search(keyword, name) for keyword in disabled_keywords for name in names):
+                enabled.add(row.scope)
+    return Mode(
+        "custom",
+        frozenset(enabled),
+        per_channel,
+        fuse_qkv,
+        weight=QuantizerSettings(num_bits=weight_bits, narrow_range=True),
+        activation=QuantizerSettings(num_bits=activation_bits, narrow_range=narrow_range),
+    )
+
+
+def _search(keyword: str, name: str) -> bool:
+    try:
+        return re.search(keyword, name) is not None
+    except re.error as error:
+        raise UserError(f"--quant-disable-keyword: '{keyword}' is not a regular expression ({error})") from error
+
+
+def all_quantizers(num_hidden_layers: int) -> dict[str, TensorRow]:
+    """Every quantizer of a model by its full scope, layer by layer, in the table's order."""
+    quantizers = {
+        f"bert/encoder/layer_{layer}/{row.scope}": row for layer in range(num_hidden_layers) for row in LAYER_ROWS
+    }
+    return quantizers | {f"bert/{row.scope}": row for row in MODEL_ROWS}
+
+
+def enabled_quantizers(num_hidden_layers: int, mode: Mode) -> dict[str, QuantizerSettings]:
+    """The quantizers that a mode turns on, by full scope, with their settings."""
+    return {
+        scope: mode.settings(row)
+        for scope, row in all_quantizers(num_hidden_layers).items()
+        if row.scope in mode.enabled
+    }

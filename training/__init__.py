@@ -1,0 +1,1 @@
+"""The training loop, calibration and prediction that both backends share."""

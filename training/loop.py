@@ -1,0 +1,135 @@
+"""The training loop both backends share: order of data, schedule, distillation, saving, exact resume."""
+
+import logging
+import math
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from backends.base import Backend, Batch
+from checkpoints.checkpoint import Checkpoint
+from tasks.base import Features
+from training.interruption import Interrupted, SignalWatch
+from training.order import batch_indexes, padded_length, step_seed
+from training.prediction import model_inputs
+from training.progress import Progress
+from training.saves import RunFolder, TrainingState, describe_difference
+from training.schedule import LearningRateSchedule
+from twinquant.errors import UserError
+
+logger = logging.getLogger("twinquant")
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """What the loop needs to know; `fingerprint` names everything that shapes the run's result."""
+
+    total_steps: int
+    batch_size: int
+    micro_batches: int
+    max_seq_length: int
+    pad_to_max_length: bool
+    seed: int
+    save_steps: int
+    log_steps: int
+    fingerprint: dict
+
+
+class TrainingLoop:
+    """Trains a backend to `total_steps`, from its loaded state or from the newest checkpoint of the same run."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        features: Features,
+        schedule: LearningRateSchedule,
+        folder: RunFolder,
+        settings: LoopSettings,
+        as_checkpoint: Callable[[], Checkpoint],
+        teacher: Backend | None = None,
+    ) -> None:
+        """`as_checkpoint` gives the backend's weights with the config, ranges and vocabulary that are saved with them."""
+        self.backend, self.features, self.schedule = backend, features, schedule
+        self.folder, self.settings, self.as_checkpoint, self.teacher = folder, settings, as_checkpoint, teacher
+
+    def run(self, first_step: int = 0) -> int:
+        """Trains from `first_step` on; returns the step reached.
+
+        Raises:
+            UserError: the loss is not finite; the last good checkpoint stays.
+            Interrupted: SIGTERM or Ctrl-C, after saving.
+        """
+        settings = self.settings
+        saved = first_step
+        with (
+            SignalWatch() as watch,
+            Progress("train", settings.total_steps, "step", first_step, settings.log_steps) as progress,
+        ):
+            for step in range(first_step, settings.total_steps):
+                loss = self._step(step)
+                if not math.isfinite(loss):
+                    raise UserError(self._not_finite(step + 1, loss, saved))
+                progress.advance(1, f"loss {loss:.4f}, learning rate {self.schedule(step):.3g}")
+                done = step + 1
+                if done == settings.total_steps or done % settings.save_steps == 0 or watch.received:
+                    self._save(done)
+                    saved = done
+                if watch.received and done < settings.total_steps:
+                    name = signal.Signals(watch.received).name
+                    raise Interrupted(
+                        f"{name} received: saved {self.folder.path(done)} after step {done} of {settings.total_steps}; "
+                        "the same command goes on from there",
+                        watch.received,
+                    )
+        return settings.total_steps
+
+    def _step(self, step: int) -> float:
+        settings = self.settings
+        rows = batch_indexes(settings.seed, step, len(self.features), settings.batch_size, settings.micro_batches)
+        batches = [self._batch(indexes) for indexes in rows]
+        return self.backend.train_step(batches, self.schedule(step), step_seed(settings.seed, step))
+
+    def _batch(self, indexes: np.ndarray) -> Batch:
+        length = padded_length(
+            self.features.lengths[indexes], self.settings.max_seq_length, self.settings.pad_to_max_length
+        )
+        batch = self.features.batch(indexes, length)
+        if self.teacher is not None:
+            logits = self.teacher.predict(model_inputs(batch))
+            batch |= {f"teacher_{name}": values for name, values in logits.items()}
+        return batch
+
+    def _save(self, step: int) -> None:
+        state = TrainingState(step, self.settings.fingerprint, self.backend.optimizer_state())
+        path = self.folder.save(step, self.as_checkpoint(), state)
+        logger.info("saved %s", path)
+
+    def _not_finite(self, step: int, loss: float, saved: int) -> str:
+        good = f"the last good checkpoint is {self.folder.path(saved)}" if saved else "nothing was saved yet"
+        return f"the loss or its gradient is not finite ({loss}) at step {step}; {good}; lower --learning_rate"
+
+
+def find_resume_point(folder: RunFolder, fingerprint: dict) -> int:
+    """The step to resume from, 0 for a fresh run.
+
+    Raises:
+        UserError: the folder holds checkpoints of another run.
+    """
+    resumable = [step for step in folder.steps() if folder.has_state(step)]
+    if not resumable:
+        if folder.steps():
+            raise UserError(
+                f"--output_dir {folder.folder} holds model.ckpt-{folder.steps()[-1]} without its training state, so this "
+                "run could neither resume from it nor keep it; choose another folder"
+            )
+        return 0
+    newest = resumable[-1]
+    found = folder.fingerprint(newest)
+    if found != fingerprint:
+        raise UserError(
+            f"--output_dir {folder.folder} holds {folder.path(newest).name} of another run "
+            f"({describe_difference(found, fingerprint)}); choose another folder or empty this one"
+        )
+    return newest

@@ -1,0 +1,38 @@
+"""Which rows make up which batch: a function of the seed and the step alone, so that a resumed run needs no state."""
+
+import numpy as np
+
+
+def epoch_permutation(seed: int, epoch: int, rows: int) -> np.ndarray:
+    """The order of an epoch: int64 [rows], the same on every backend, rank and machine."""
+    return np.random.Generator(np.random.PCG64([seed, epoch])).permutation(rows)
+
+
+def batch_indexes(
+    seed: int, step: int, rows: int, batch_size: int, micro_batches: int = 1, rank: int = 0, world_size: int = 1
+) -> list[np.ndarray]:
+    """Rows of one rank's micro batches at a step: `micro_batches` arrays of `batch_size`.
+
+    The permutations of epoch 0, 1, 2, ... form one endless stream; step s takes the next batch_size * micro_batches *
+    world_size rows of it, and rank r the r-th part of those, so that N ranks with batch B see what one rank with batch
+    N * B sees.
+    """
+    global_batch = batch_size * micro_batches * world_size
+    start = step * global_batch + rank * batch_size * micro_batches
+    positions = np.arange(start, start + batch_size * micro_batches)
+    indexes = np.empty(len(positions), np.int64)
+    epochs = positions // rows
+    for epoch in np.unique(epochs):
+        chosen = epochs == epoch
+        indexes[chosen] = epoch_permutation(seed, int(epoch), rows)[positions[chosen] % rows]
+    return np.split(indexes, micro_batches)
+
+
+def step_seed(seed: int, step: int, rank: int = 0) -> int:
+    """Seed of a step's dropout on a rank, in [0, 2**31)."""
+    return int(np.random.SeedSequence([seed, step, rank]).generate_state(1)[0] >> 1)
+
+
+def padded_length(lengths: np.ndarray, longest: int, pad_to_max_length: bool) -> int:
+    """Length to pad a batch to: its longest row rounded up to 8, or `longest` where asked for."""
+    return longest if pad_to_max_length else min(longest, -(-int(lengths.max()) // 8) * 8)

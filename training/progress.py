@@ -1,0 +1,42 @@
+"""A progress bar on a terminal, plain lines in a log."""
+
+import logging
+import sys
+import time
+
+from tqdm import tqdm
+
+logger = logging.getLogger("twinquant")
+
+
+class Progress:
+    """Counts work done; use as a context manager."""
+
+    def __init__(self, what: str, total: int, unit: str, initial: int = 0, every: int = 0, quiet: bool = False) -> None:
+        """`every`: units between two lines in a log; 0: a line about every tenth of the work. `quiet`: say nothing."""
+        self.what, self.total, self.unit, self.done = what, total, unit, initial
+        self.every = every or max(1, total // 10)
+        self.quiet = quiet
+        self.started, self.initial, self.last_line = time.monotonic(), initial, initial
+        self.bar = None
+        if not quiet and sys.stderr.isatty():
+            self.bar = tqdm(desc=what, total=total, unit=unit, initial=initial, dynamic_ncols=True)
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        """`count` more units are done; `note` is shown behind the count."""
+        self.done += count
+        if self.bar is not None:
+            self.bar.set_postfix_str(note, refresh=False)
+            self.bar.update(count)
+        elif not self.quiet and (self.done - self.last_line >= self.every or self.done >= self.total):
+            self.last_line = self.done
+            rate = (self.done - self.initial) / max(time.monotonic() - self.started, 1e-9)
+            tail = f", {note}" if note else ""
+            logger.info("%s: %d of %d %ss, %.2f %ss/s%s", self.what, self.done, self.total, self.unit, rate, self.unit, tail)

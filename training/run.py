@@ -1,0 +1,286 @@
+"""The phases of a script in order: load, calibrate, train, predict. Tasks and backends do not know each other; this does."""
+
+import dataclasses
+import json
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from backends import create_backend
+from backends.base import DistillationSettings, OptimizerSettings, RuntimeSettings
+from checkpoints.checkpoint import Checkpoint, load_checkpoint
+from checkpoints.checkpoint_state import latest_checkpoint
+from checkpoints.config import BertConfig
+from checkpoints.fastertransformer import write_fastertransformer
+from quantization.modes import Mode, custom_mode, get_mode
+from quantization.ranges import calibration_report, select_ranges
+from tasks.base import Task
+from training.calibration import find_ranges, observe
+from training.initialization import complete_tensors
+from training.loop import LoopSettings, TrainingLoop, find_resume_point
+from training.prediction import predict_all
+from training.saves import RunFolder
+from training.schedule import LearningRateSchedule, number_of_steps
+from twinquant.errors import UserError
+from twinquant.files import sha256_of_file, write_json_atomically
+from twinquant.settings import CommonSettings
+
+logger = logging.getLogger("twinquant")
+
+TaskFactory = Callable[[BertConfig, Path], Task]
+
+
+class Run:
+    """One call of a script: its settings, its task, its backend and the checkpoint it works on."""
+
+    def __init__(self, settings: CommonSettings, backend_name: str, make_task: TaskFactory) -> None:
+        """Reads the checkpoint, the config and the vocabulary; the frameworks are not imported yet.
+
+        Args:
+            make_task: builds the task from the model's config and vocabulary file.
+        """
+        self.settings, self.backend_name = settings, backend_name
+        self.folder = RunFolder(settings.output_dir, backend_name, settings.keep_checkpoints)
+        self.checkpoint = load_checkpoint(self._start())
+        self.config = self._config()
+        self.vocab_file = Path(self._found("vocab_file", settings.vocab_file or self.checkpoint.vocab_file))
+        self.task = make_task(self.config, self.vocab_file)
+        self.mode = self._mode()
+        self.ranges = dict(self.checkpoint.ranges)
+
+    def execute(self) -> dict[str, float]:
+        """Runs the phases that the flags ask for; returns the scores of the prediction, if there are any."""
+        settings = self.settings
+        write_json_atomically(Path(settings.output_dir) / "settings.json", settings.to_dict())
+        self.resume_step = find_resume_point(self.folder, self.fingerprint()) if settings.do_train else 0
+        if self.resume_step:
+            self._load_backend_for_resume()
+        else:
+            self._load_backend()
+            if settings.do_calib:
+                self.calibrate()
+        if settings.do_train:
+            self.train()
+        return self.predict() if settings.do_predict else {}
+
+    def calibrate(self) -> None:
+        """Finds all ranges, saves model.ckpt-calibrated and calibration.json."""
+        settings = self.settings
+        features = self.task.calibration_features(settings.calib_batch * settings.train_batch_size)
+        observer = observe(
+            self.backend,
+            features,
+            settings.train_batch_size,
+            settings.calib_batch,
+            settings.max_seq_length,
+            settings.calib_include_padding,
+        )
+        started = time.monotonic()
+        self.ranges, clipped = find_ranges(
+            observer, self.tensors, self.config, self.mode, settings.calib_method, settings.percentile
+        )
+        logger.info(
+            "%d ranges found by %s in %.1f s", len(self.ranges), settings.calib_method, time.monotonic() - started
+        )
+        path = self.folder.save("calibrated", self.as_checkpoint())
+        self._save_twin_file()
+        method = {
+            "calib_method": settings.calib_method,
+            "percentile": settings.percentile if settings.calib_method == "percentile" else None,
+            "batches": settings.calib_batch,
+            "batch_size": settings.train_batch_size,
+            "data": settings.train_file,
+            "padding_included": settings.calib_include_padding,
+            "checkpoint": self.checkpoint.source,
+        }
+        report = calibration_report(self.ranges, clipped, method, self.config.num_hidden_layers, self.mode)
+        write_json_atomically(Path(settings.output_dir) / "calibration.json", report)
+        logger.info("saved %s and calibration.json", path)
+
+    def train(self) -> None:
+        """Fine-tunes, fake-quantized under --if_quant, towards a teacher's logits under --distillation."""
+        settings = self.settings
+        total = self._total_steps()
+        if self.resume_step >= total:
+            logger.info("training is complete: %s is there already", self.folder.path(self.resume_step))
+            return
+        self._quantize(self.checkpoint.source)
+        warmup = settings.warmup_steps
+        if warmup is None:
+            warmup = int(total * settings.warmup_proportion)
+        loop = TrainingLoop(
+            self.backend,
+            self.task.train_features(),
+            LearningRateSchedule(settings.learning_rate, total, min(warmup, total - 1)),
+            self.folder,
+            LoopSettings(
+                total_steps=total,
+                batch_size=settings.train_batch_size,
+                micro_batches=settings.num_accumulation_steps,
+                max_seq_length=settings.max_seq_length,
+                pad_to_max_length=settings.pad_to_max_length or settings.use_xla,
+                seed=settings.seed,
+                save_steps=settings.save_checkpoints_steps,
+                log_steps=settings.log_freq,
+                fingerprint=self.fingerprint(),
+            ),
+            self.as_checkpoint,
+            self._teacher(),
+        )
+        logger.info("training %d steps from step %d", total, self.resume_step)
+        loop.run(self.resume_step)
+        self.tensors = self.backend.tensors()
+        self._save_twin_file()
+
+    def predict(self) -> dict[str, float]:
+        """Predicts, writes the answers and returns their scores."""
+        settings = self.settings
+        self._quantize(self.checkpoint.source)
+        features = self.task.predict_features()
+        started = time.monotonic()
+        outputs = predict_all(
+            self.backend,
+            features,
+            settings.predict_batch_size,
+            settings.max_seq_length,
+            settings.pad_to_max_length or settings.use_xla,
+        )
+        seconds = time.monotonic() - started
+        logger.info("predicted %d windows in %.1f s, %.1f windows/s", len(features), seconds, len(features) / seconds)
+        return self.task.finish(outputs)
+
+    def as_checkpoint(self) -> Checkpoint:
+        """The backend's weights with everything that is saved beside them."""
+        lower = {"do_lower_case": str(self.settings.do_lower_case).lower()}
+        return Checkpoint(
+            tensors=self.backend.tensors(),
+            ranges=self.ranges,
+            config=self.config,
+            source=self.checkpoint.source,
+            vocab_file=self.vocab_file,
+            metadata=self.checkpoint.metadata | lower,
+        )
+
+    def fingerprint(self) -> dict:
+        """Everything that shapes the result of training, for telling this run from another."""
+        settings = self.settings
+        names = [
+            "init_checkpoint", "train_batch_size", "num_accumulation_steps", "learning_rate", "warmup_proportion",
+            "warmup_steps", "weight_decay", "adam_epsilon", "max_grad_norm", "seed", "max_seq_length", "doc_stride",
+            "max_query_length", "do_lower_case", "version_2_with_negative", "pad_to_max_length", "use_fp16", "use_xla",
+            "if_quant", "do_calib", "distillation",
+        ]  # fmt: skip
+        if settings.if_quant:
+            names += ["quant_mode", "custom_mode"]
+        if settings.do_calib:
+            names += ["calib_batch", "calib_method", "percentile", "calib_include_padding"]
+        if settings.distillation:
+            names += ["teacher", "distillation_loss", "distillation_loss_scale", "distillation_temperature"]
+        values = {name: getattr(settings, name, None) for name in names}
+        values |= {"backend": self.backend_name, "steps": self._total_steps()}
+        values |= {"train_file": sha256_of_file(settings.train_file), "vocab_file": sha256_of_file(self.vocab_file)}
+        values["config"] = json.dumps(dataclasses.asdict(self.config), sort_keys=True)
+        return json.loads(json.dumps(values))
+
+    def _start(self) -> str:
+        """The checkpoint to begin with."""
+        settings = self.settings
+        latest = None
+        if settings.dialect == "tensorflow" and not (settings.do_train or settings.do_calib):
+            # As the original's Estimator: prediction alone takes what the output folder holds.
+            latest = latest_checkpoint(settings.output_dir) if Path(settings.output_dir).is_dir() else None
+        if latest is not None:
+            if settings.init_checkpoint and Path(latest) != Path(settings.init_checkpoint):
+                logger.warning(
+                    "predicting with %s, the newest in --output_dir; --init_checkpoint %s would be used only if "
+                    "--output_dir held none", latest, settings.init_checkpoint
+                )  # fmt: skip
+            return latest
+        return str(self._found("init_checkpoint", settings.init_checkpoint))
+
+    def _found(self, flag: str, value: str | Path | None) -> str | Path:
+        if value is None:
+            raise UserError(f"--{flag} is missing, and no file of the model's folder can take its place")
+        return value
+
+    def _config(self) -> BertConfig:
+        if self.settings.bert_config_file is not None:
+            return BertConfig.from_json_file(self.settings.bert_config_file)
+        if self.checkpoint.config is None:
+            raise UserError(f"--bert_config_file is missing, and {self.checkpoint.source} has no config beside it")
+        return self.checkpoint.config
+
+    def _mode(self) -> Mode:
+        if self.settings.custom_mode is not None:
+            return custom_mode(**self.settings.custom_mode)
+        return get_mode(self.settings.quant_mode or "ft2")
+
+    def _total_steps(self) -> int:
+        settings = self.settings
+        global_batch = settings.train_batch_size * settings.num_accumulation_steps
+        examples = self.task.train_examples_count
+        return number_of_steps(examples, global_batch, settings.num_train_epochs, settings.max_steps)
+
+    def _make_backend(self, distillation: DistillationSettings | None = None):
+        settings = self.settings
+        return create_backend(
+            self.backend_name,
+            self.config,
+            self.task.head,
+            RuntimeSettings(settings.device, settings.use_fp16, settings.use_xla),
+            OptimizerSettings(
+                epsilon=settings.adam_epsilon,
+                weight_decay=settings.weight_decay,
+                max_grad_norm=settings.max_grad_norm,
+            ),
+            distillation,
+        )
+
+    def _load_backend(self) -> None:
+        settings = self.settings
+        distillation = None
+        if settings.distillation:
+            distillation = DistillationSettings(
+                settings.distillation_loss,
+                settings.distillation_temperature,
+                settings.distillation_loss_scale,
+                settings.max_seq_length,
+            )
+        # A new head makes sense where it is trained, or where only ranges are wanted (calibration before QAT).
+        new_head = settings.do_train or (settings.do_calib and not settings.do_predict)
+        self.tensors = complete_tensors(self.checkpoint, self.config, self.task.head, settings.seed, new_head)
+        self.backend = self._make_backend(distillation)
+        self.backend.load(self.tensors)
+        logger.info("%s", self.backend.describe_device())
+
+    def _load_backend_for_resume(self) -> None:
+        self.checkpoint, state = self.folder.load(self.resume_step)
+        self.ranges = dict(self.checkpoint.ranges)
+        self._load_backend()
+        self.backend.load_optimizer_state(state.optimizer)
+        logger.info("resuming from %s", self.folder.path(self.resume_step))
+
+    def _quantize(self, source: str) -> None:
+        """Turns fake quantization on under --if_quant, off without."""
+        if self.settings.if_quant:
+            self.backend.set_quantization(self.mode, select_ranges(self.ranges, self.tensors, self.mode, source))
+            logger.info("fake quantization is on: mode %s", self.mode.name)
+        else:
+            self.backend.set_quantization(None, {})
+            logger.info("fake quantization is off")
+
+    def _teacher(self):
+        settings = self.settings
+        if not settings.distillation:
+            return None
+        checkpoint = load_checkpoint(str(settings.teacher))
+        teacher = self._make_backend()
+        tensors = complete_tensors(checkpoint, self.config, self.task.head, settings.seed, new_head_allowed=False)
+        teacher.load(tensors)
+        return teacher
+
+    def _save_twin_file(self) -> None:
+        """In the PyTorch twin's dialect, its pytorch_model.bin with `_amax` buffers, which its commands go on from."""
+        if self.settings.dialect == "pytorch":
+            write_fastertransformer(Path(self.settings.output_dir) / "pytorch_model.bin", self.as_checkpoint())

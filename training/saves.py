@@ -1,0 +1,136 @@
+"""Checkpoints of a training run: written atomically with the optimizer's state, found again, checked, thinned out."""
+
+import json
+import logging
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from checkpoints.checkpoint import Checkpoint, load_checkpoint
+from checkpoints.hugging_face import write_hugging_face
+from checkpoints.checkpoint_state import write_checkpoint_state
+from checkpoints.tf_checkpoint import write_tf_checkpoint
+from twinquant.errors import UserError
+from twinquant.files import write_bytes_atomically
+
+logger = logging.getLogger("twinquant")
+
+STATE_SUFFIX = ".training_state.safetensors"
+
+
+@dataclass
+class TrainingState:
+    """What a resumed run needs beside the weights."""
+
+    step: int
+    fingerprint: dict
+    optimizer: dict[str, np.ndarray]
+
+
+class RunFolder:
+    """`model.ckpt-<step>` and `model.ckpt-calibrated` in an output folder, in the form the backend writes."""
+
+    def __init__(self, folder: str | Path, backend: str, keep: int) -> None:
+        self.folder, self.backend, self.keep = Path(folder), backend, keep
+
+    def path(self, label: int | str) -> Path:
+        """Prefix of the bundle (TensorFlow) or folder (PyTorch) of that step or name."""
+        return self.folder / f"model.ckpt-{label}"
+
+    def steps(self) -> list[int]:
+        """Steps of the checkpoints that are there as a whole, ascending."""
+        found = []
+        pattern = re.compile(r"model\.ckpt-(\d+)" + (r"\.index" if self.backend == "tensorflow" else ""))
+        for entry in self.folder.iterdir() if self.folder.is_dir() else ():
+            if match := pattern.fullmatch(entry.name):
+                found.append(int(match[1]))
+        return sorted(found)
+
+    def save(self, label: int | str, checkpoint: Checkpoint, state: TrainingState | None = None) -> Path:
+        """Writes a checkpoint; `state` goes beside it. Whatever was there stays whole until this is."""
+        path = self.path(label)
+        if state is not None:
+            self._write_state(path, state)
+        if self.backend == "tensorflow":
+            write_tf_checkpoint(path, checkpoint, state.step if state else None)
+        else:
+            write_hugging_face(path, checkpoint)
+        self._thin_out()
+        kept = [self.path(step).name for step in self.steps()]
+        kept += [path.name] if path.name not in kept else []
+        write_checkpoint_state(self.folder, path.name, kept)
+        return path
+
+    def load(self, step: int) -> tuple[Checkpoint, TrainingState]:
+        """The checkpoint of that step and its state; a damaged one is a UserError that names the way out."""
+        path = self.path(step)
+        try:
+            checkpoint = load_checkpoint(str(path))
+            state = self._read_state(path, step)
+        except UserError as error:
+            earlier = [s for s in self.steps() if s < step]
+            way_out = f"to resume from {self.path(earlier[-1])}" if earlier else "to start again"
+            raise UserError(f"cannot resume: {error}; remove {path}* {way_out}") from error
+        return checkpoint, state
+
+    def has_state(self, step: int) -> bool:
+        """Whether the checkpoint of that step can be resumed from."""
+        return self._state_path(self.path(step)).exists()
+
+    def fingerprint(self, step: int) -> dict:
+        """The fingerprint of the run that wrote the checkpoint of that step."""
+        return self._read_metadata(self.path(step))
+
+    def _state_path(self, path: Path) -> Path:
+        # Beside the bundle or the folder, not in it: it is written first, and the checkpoint's own name commits it.
+        return path.with_name(path.name + STATE_SUFFIX)
+
+    def _write_state(self, path: Path, state: TrainingState) -> None:
+        metadata = {"step": str(state.step), "fingerprint": json.dumps(state.fingerprint, sort_keys=True)}
+        write_bytes_atomically(self._state_path(path), save(dict(state.optimizer), metadata))
+
+    def _read_metadata(self, path: Path) -> dict:
+        name = self._state_path(path)
+        try:
+            with safe_open(name, "numpy") as file:
+                return json.loads(file.metadata()["fingerprint"])
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{name}: not a whole training state ({error})") from error
+
+    def _read_state(self, path: Path, step: int) -> TrainingState:
+        fingerprint = self._read_metadata(path)
+        with safe_open(self._state_path(path), "numpy") as file:
+            optimizer = {name: file.get_tensor(name) for name in file.keys()}
+        return TrainingState(step, fingerprint, optimizer)
+
+    def _thin_out(self) -> None:
+        """Removes the oldest training checkpoints beyond `keep`, and states whose checkpoint was never finished."""
+        steps = self.steps()
+        for step in steps[: -self.keep] if self.keep > 0 else []:
+            self._remove(self.path(step))
+        alive = {self._state_path(self.path(step)) for step in self.steps()}
+        for orphan in self.folder.glob(f"model.ckpt-*{STATE_SUFFIX}"):
+            if orphan not in alive:
+                orphan.unlink()
+
+    def _remove(self, path: Path) -> None:
+        if self.backend == "pytorch":
+            shutil.rmtree(path)
+        else:
+            # The index first: without it the checkpoint is gone, so no half of one is ever found.
+            for file in sorted(self.folder.glob(path.name + ".*"), key=lambda file: not file.name.endswith(".index")):
+                file.unlink()
+        self._state_path(path).unlink(missing_ok=True)
+
+
+def describe_difference(found: Mapping, expected: Mapping) -> str:
+    """The settings in which two fingerprints differ, as words."""
+    names = sorted(set(found) | set(expected))
+    parts = [f"{n}: {found.get(n)} there, {expected.get(n)} here" for n in names if found.get(n) != expected.get(n)]
+    return "; ".join(parts)

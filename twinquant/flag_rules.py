@@ -1,0 +1,177 @@
+"""What both scripts decide from their flags: whose defaults hold, the framework, the device, training's settings.
+
+Every rule takes the parsed flags, completes `values` in place and adds a sentence to `notes` for whatever the user did
+not ask for in so many words; contradictions raise UserError.
+"""
+
+import re
+from collections.abc import Collection, Sequence
+from importlib.util import find_spec
+
+from twinquant.errors import UserError
+from twinquant.flags import Flag, ParsedFlags
+
+# Flags that FasterTransformer's PyTorch script required and its TensorFlow script did not know.
+TWIN_SPELLINGS = ("--bert_model", "--config_file")
+TWIN_DEFAULTS = {
+    "calib_method": "max",
+    "train_batch_size": 32,
+    "learning_rate": 5e-5,
+    "do_lower_case": False,
+    "if_quant": True,
+    "distillation_loss": "pytorch",
+}
+_DEVICE = re.compile(r"auto|cpu|mps|(cuda|xpu)(:\d+)?")
+_PER_DEVICE_SPELLINGS = frozenset({"--per_gpu_train_batch_size", "--per_device_train_batch_size"})
+_PACKAGES = {"tensorflow": "tensorflow", "pytorch": "torch"}
+
+
+def choose_dialect(parsed: ParsedFlags) -> str:
+    """Say whose command line this is, "tensorflow" or "pytorch", and fill in the defaults of the latter.
+
+    It is "pytorch" when a flag is given that the PyTorch original required and the TensorFlow original did not know.
+
+    The two have different defaults under the same names, so an old command line gets those of the script
+    that it was written for, and one note lists them.
+    """
+    found = [spelling for spelling in TWIN_SPELLINGS if spelling in parsed.all_spellings]
+    if not found:
+        return "tensorflow"
+    changed = []
+    for name, value in TWIN_DEFAULTS.items():
+        if not parsed.given(name) and not (name == "if_quant" and parsed.values["quant_disable"]):
+            changed.append(f"{name} {value} instead of {parsed.values[name]}")
+            parsed.values[name] = value
+    if not parsed.given("quant_mode") and not parsed.values["quant_disable"]:
+        changed.append(f"no quant_mode instead of {parsed.values['quant_mode']}")
+    changed.append("the learning rate not multiplied by the number of processes")
+    changed.append("the backend pytorch if it is installed")
+    parsed.notes.append(
+        f"note: {' and '.join(found)} {'belong' if len(found) > 1 else 'belongs'} to FasterTransformer's PyTorch "
+        f"script, so its defaults hold where a flag is not given: {', '.join(changed)}."
+    )
+    if parsed.given("bert_model"):
+        parsed.notes.append(
+            "note: --bert_model chooses no model (it named a cache in the original); the model is the one of "
+            "--init_checkpoint and --config_file."
+        )
+    if parsed.values["calib_method"] == "percentile" and not parsed.given("percentile"):
+        parsed.notes.append(
+            f"note: {parsed.spelling('calib_method')} percentile without --percentile, which the PyTorch script "
+            f"required: {parsed.values['percentile']} is used."
+        )
+    return "pytorch"
+
+
+def resolve_backend(
+    requested: str | None, installed: Collection[str] | None = None, dialect: str = "tensorflow"
+) -> tuple[str, str | None]:
+    """The framework to use, and a note where the user did not choose it or could expect another.
+
+    requested: --backend, or None. installed: names out of "tensorflow" and "pytorch"; None looks them up without
+    importing them. dialect: whose flags were given; its framework is preferred when none is requested.
+    Raises UserError when the requested one, or any, is not installed.
+    """
+    if installed is None:
+        installed = {name for name, package in _PACKAGES.items() if find_spec(package) is not None}
+    if requested is not None:
+        if requested not in installed:
+            there = f"installed: {', '.join(sorted(installed))}" if installed else "neither framework is"
+            raise UserError(f"--backend={requested} needs the package {_PACKAGES[requested]}, not installed; {there}.")
+        return requested, None
+    preferred, other = ("pytorch", "tensorflow") if dialect == "pytorch" else ("tensorflow", "pytorch")
+    if preferred in installed:
+        return preferred, None
+    if other in installed:
+        return other, f"note: {_PACKAGES[preferred]} is not installed, so the backend is {other} (--backend chooses)."
+    raise UserError("neither tensorflow nor torch is installed; install one of them to run a model.")
+
+
+def merge_accumulation(parsed: ParsedFlags) -> None:
+    """--gradient_accumulation_steps n: the PyTorch original divides --train_batch_size by n, Hugging Face does not."""
+    steps = parsed.values["num_accumulation_steps"]
+    if parsed.spelling("num_accumulation_steps") != "--gradient_accumulation_steps" or steps == 1:
+        return
+    batch = parsed.values["train_batch_size"]
+    if parsed.spelling("train_batch_size") in _PER_DEVICE_SPELLINGS or parsed.given("model_type"):
+        parsed.notes.append(
+            f"note: --gradient_accumulation_steps {steps}, as in Hugging Face's scripts: {steps} steps of {batch} "
+            f"examples make one update of {steps * batch} per process."
+        )
+        return
+    micro_batch = batch // steps
+    if micro_batch == 0:
+        raise UserError(
+            f"--gradient_accumulation_steps {steps} divides --train_batch_size, which is {batch}: it must be at most "
+            f"{batch} (--num_accumulation_steps does not divide)."
+        )
+    parsed.values["train_batch_size"] = micro_batch
+    parsed.notes.append(
+        f"note: --gradient_accumulation_steps {steps} divides --train_batch_size {batch}, as in the PyTorch original: "
+        f"{steps} steps of {micro_batch} examples make one update of {steps * micro_batch} per process "
+        "(--num_accumulation_steps does not divide)."
+    )
+
+
+def choose_device(parsed: ParsedFlags) -> None:
+    """--device, with --no_cuda as another spelling of cpu."""
+    device = parsed.values["device"]
+    if not _DEVICE.fullmatch(device):
+        raise UserError(f"--device takes auto, cpu, cuda, cuda:N, mps, xpu or xpu:N, found {device!r}.")
+    if parsed.values["no_cuda"]:
+        if parsed.given("device") and device not in ("auto", "cpu"):
+            raise UserError(f"{parsed.spelling('no_cuda')} contradicts --device={device}; give one of them.")
+        parsed.values["device"] = "cpu"
+
+
+def check_launch(parsed: ParsedFlags) -> None:
+    """--local_rank: torch.distributed.launch would start processes that do not know of each other here."""
+    rank = parsed.values["local_rank"]
+    if rank > 0:
+        raise UserError(
+            f"--local_rank={rank} means a start by torch.distributed.launch or torchrun, which is not supported; start "
+            "several processes with: mpirun -np N python <script> ... --horovod."
+        )
+    if parsed.given("local_rank"):
+        parsed.notes.append(
+            f"note: --local_rank={rank} has no effect: this is one process; several are started with mpirun and "
+            "--horovod."
+        )
+
+
+def check_training(parsed: ParsedFlags) -> None:
+    """Settings of training that replace or contradict each other."""
+    values = parsed.values
+    if values["max_steps"] == 0:
+        raise UserError("--max_steps takes -1 (no limit) or a whole number of at least 1, found 0.")
+    if parsed.given("warmup_steps") and parsed.given("warmup_proportion"):
+        parsed.notes.append(
+            f"warning: {parsed.spelling('warmup_proportion')} has no effect: --warmup_steps {values['warmup_steps']} "
+            "replaces it."
+        )
+    if parsed.given("model_type"):
+        kept = [name for name in ("learning_rate", "weight_decay", "adam_epsilon") if not parsed.given(name)]
+        if not parsed.given("warmup_steps"):
+            kept.append("warmup_proportion")
+        parsed.notes.append(
+            "note: --model_type bert has no effect: the model is always BERT. Defaults are this script's, not those "
+            "of Hugging Face's" + (": " + ", ".join(f"{name} {values[name]}" for name in kept) if kept else "") + "."
+        )
+
+
+def check_distillation(parsed: ParsedFlags) -> None:
+    """--distillation needs a teacher and training."""
+    if not parsed.values["distillation"]:
+        return
+    if parsed.values["teacher"] is None:
+        raise UserError("--distillation needs --teacher, the checkpoint of the fine-tuned model to learn from.")
+    if not parsed.values["do_train"]:
+        raise UserError("--distillation needs --do_train: it changes the training loss and nothing else.")
+
+
+def note_idle_flags(parsed: ParsedFlags, flags: Sequence[Flag], condition: str, idle: Collection[str]) -> None:
+    """Say which of the `idle` flags were given although the switch `condition`, which they belong to, is off."""
+    names = [flag.name for flag in flags if flag.name in idle and parsed.given(flag.name)]
+    if names and not parsed.values[condition]:
+        listed = ", ".join(parsed.spelling(name) for name in names)
+        parsed.notes.append(f"note: {listed} {'has' if len(names) == 1 else 'have'} no effect without --{condition}.")

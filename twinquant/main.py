@@ -1,0 +1,24 @@
+"""How the scripts end: a user's mistake is one line and exit code 2, a defect of ours keeps its traceback."""
+
+import sys
+from collections.abc import Callable, Sequence
+
+from twinquant.errors import UserError
+
+
+def run_main(function: Callable[[Sequence[str]], int | None], program: str, argv: Sequence[str] | None = None) -> int:
+    """Call `function(argv)` and return the exit code for `sys.exit`.
+
+    0 when the function returns None, else what it returns; 2 after a UserError, whose sentence is written to standard
+    error as "<program>: error: ..."; 130 after Ctrl-C, as shells expect. Every other exception passes through.
+    """
+    try:
+        code = function(sys.argv[1:] if argv is None else argv)
+    except UserError as error:
+        # One line, also where a sentence quotes a value that has line breaks.
+        print(f"{program}: error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+        return 2
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted", file=sys.stderr, flush=True)
+        return 130
+    return 0 if code is None else code

@@ -1,0 +1,117 @@
+"""Where the files of a run are: the checkpoint, what lies beside it, and whether what the flags name exists."""
+
+import re
+from pathlib import Path
+
+from twinquant.errors import UserError
+from twinquant.flags import ParsedFlags
+
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+_CHECKPOINT_ENDINGS = (".bin", ".pt", ".pth", ".ckpt", ".safetensors", ".index", ".h5", ".npz")
+_CONFIG_NAMES = ("bert_config.json", "config.json")
+_CASED = re.compile(r"(?<![a-z])(un)?cased(?![a-z])", re.IGNORECASE)
+
+
+def looks_like_hub_name(path: str) -> bool:
+    """True for "bert-base-uncased" and "user/model": names that the loader may look up on the Hugging Face hub.
+
+    False for a missing file in a folder that exists ("out/finetuned" beside a folder "out"): that is a mistyped path.
+    """
+    if path.endswith(_CHECKPOINT_ENDINGS) or ".ckpt-" in path or ("/" in path and Path(path).parent.is_dir()):
+        return False
+    return _HUB_NAME.fullmatch(path) is not None
+
+
+def check_file(parsed: ParsedFlags, name: str) -> None:
+    """The flag's value, where there is one, must be an existing file."""
+    path = parsed.values[name]
+    if path is not None and not Path(path).is_file():
+        found = "which is a folder" if Path(path).is_dir() else "which does not exist"
+        raise UserError(f"{parsed.spelling(name)} names {path}, {found}; a file is expected.")
+
+
+def check_checkpoint(parsed: ParsedFlags, name: str) -> None:
+    """The flag's value, where there is one, must be a checkpoint prefix, a folder, a file or a possible hub name."""
+    value = parsed.values[name]
+    if value is None:
+        return
+    path = Path(value)
+    if not (path.exists() or Path(f"{value}.index").exists() or looks_like_hub_name(value)):
+        raise UserError(
+            f"{parsed.spelling(name)} names {value}, but there is neither {value}.index (a TensorFlow checkpoint) "
+            "nor a folder or file of that name."
+        )
+
+
+def find_model_files(parsed: ParsedFlags) -> None:
+    """Fill in `vocab_file` and `bert_config_file` from the folder of --init_checkpoint where they were not given.
+
+    They stay None for a hub name, whose files only the loader can fetch. Raises UserError when they are missing.
+    """
+    values = parsed.values
+    _take_hugging_face_name(parsed, "config_name", "bert_config_file", _CONFIG_NAMES)
+    _take_hugging_face_name(parsed, "tokenizer_name", "vocab_file", ("vocab.txt",))
+    checkpoint = values["init_checkpoint"]
+    folder = None
+    if checkpoint is not None and (Path(checkpoint).exists() or Path(f"{checkpoint}.index").exists()):
+        folder = Path(checkpoint) if Path(checkpoint).is_dir() else Path(checkpoint).parent
+    for name, candidates in (("bert_config_file", _CONFIG_NAMES), ("vocab_file", ("vocab.txt",))):
+        if values[name] is not None:
+            check_file(parsed, name)
+            continue
+        found = next((folder / file for file in candidates if (folder / file).is_file()), None) if folder else None
+        if found is not None:
+            values[name] = str(found)
+            parsed.notes.append(f"note: --{name} is {found}, found beside the checkpoint.")
+        elif folder is not None or checkpoint is None:
+            where = f", and {folder} holds no {' or '.join(candidates)}" if folder is not None else ""
+            raise UserError(f"--{name} is required{where}.")
+
+
+def check_weights_given(parsed: ParsedFlags) -> None:
+    """Calibration and prediction alone need trained weights: from --init_checkpoint or a checkpoint in --output_dir."""
+    values = parsed.values
+    output = Path(values["output_dir"])
+    if output.exists() and not output.is_dir():
+        raise UserError(f"--output_dir names {output}, which is a file; a folder is expected.")
+    if values["init_checkpoint"] is not None:
+        return
+    resumable = output.is_dir() and ((output / "checkpoint").exists() or any(output.glob("model.ckpt-*")))
+    if resumable and not values["overwrite_output_dir"]:
+        return
+    if not values["do_train"]:
+        work = "--do_calib" if values["do_calib"] else "--do_predict"
+        raise UserError(f"{work} needs --init_checkpoint: none is given, and {output} holds no checkpoint.")
+    parsed.notes.append("warning: no --init_checkpoint is given: training starts from random weights.")
+
+
+def note_case_mismatch(parsed: ParsedFlags) -> None:
+    """Warn when the checkpoint's path says cased or uncased and --do_lower_case says the opposite."""
+    checkpoint = parsed.values["init_checkpoint"]
+    words = _CASED.findall("/".join(Path(checkpoint).parts[-2:])) if checkpoint else []
+    if not words:
+        return
+    uncased = words[-1] != ""
+    lower = parsed.values["do_lower_case"]
+    if uncased != lower:
+        parsed.notes.append(
+            f"warning: do_lower_case is {lower}, but {checkpoint} is called {'uncased' if uncased else 'cased'}; "
+            f"{'--do_lower_case' if uncased else '--nodo_lower_case'} is probably meant."
+        )
+
+
+def _take_hugging_face_name(parsed: ParsedFlags, flag: str, target: str, files: tuple[str, ...]) -> None:
+    """--config_name and --tokenizer_name: a file, a folder that holds one, or the model's own name again."""
+    value = parsed.values[flag]
+    if value is None or value == parsed.values["init_checkpoint"] or parsed.given(target):
+        if value is not None and value != parsed.values["init_checkpoint"]:
+            parsed.notes.append(f"warning: --{flag} has no effect: {parsed.spelling(target)} is given.")
+        elif value is not None:
+            parsed.notes.append(f"note: --{flag} repeats {parsed.spelling('init_checkpoint')}.")
+        return
+    candidates = [Path(value), *(Path(value) / file for file in files)]
+    found = next((path for path in candidates if path.is_file()), None)
+    if found is None:
+        raise UserError(f"--{flag} names {value}, where there is no {' or '.join(files)}; give --{target} instead.")
+    parsed.values[target] = str(found)
+    parsed.notes.append(f"note: --{flag} is taken as --{target}={found}.")

@@ -1,0 +1,95 @@
+"""The settings of a run, as the flags gave them: printed at its start and saved beside its results."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from twinquant.flags import GROUPS, Flag, ParsedFlags
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommonSettings:
+    """What run_squad.py and run_glue.py share; each field is explained by the flag of the same name (`--help`)."""
+
+    bert_config_file: str | None  # None: the checkpoint (a hub name) brings its own
+    vocab_file: str | None
+    init_checkpoint: str | None
+    output_dir: str
+    overwrite_output_dir: bool
+    do_lower_case: bool
+    save_checkpoints_steps: int
+    save_per_epoch: bool
+    keep_checkpoints: int
+
+    do_calib: bool
+    calib_batch: int
+    calib_method: str
+    percentile: float
+    calib_include_padding: bool
+
+    do_train: bool
+    train_batch_size: int  # per step and process
+    num_accumulation_steps: int
+    learning_rate: float  # before the multiplication by the number of processes
+    scale_learning_rate: bool  # multiply by the number of processes
+    num_train_epochs: float
+    max_steps: int  # -1: no limit
+    warmup_proportion: float
+    warmup_steps: int | None  # replaces warmup_proportion
+    weight_decay: float
+    adam_epsilon: float
+    max_grad_norm: float
+    seed: int
+
+    if_quant: bool
+    quant_mode: str | None  # None: custom_mode holds
+    custom_mode: dict[str, Any] | None  # keyword arguments of quantization.modes.custom_mode
+
+    distillation: bool
+    teacher: str | None
+    distillation_loss_scale: float
+    distillation_loss: str
+    distillation_temperature: float
+
+    backend: str | None  # None: see twinquant.flag_rules.resolve_backend
+    device: str
+    use_fp16: bool
+    loss_scale: float  # 0: dynamic
+    use_xla: bool
+    cache_dir: str | None
+    overwrite_cache: bool
+    log_freq: int
+    json_summary: str | None
+    disable_progress_bar: bool
+    verbose_logging: bool
+    horovod: bool
+
+    dialect: str  # "tensorflow" or "pytorch": whose defaults were used
+    explicit: frozenset[str]  # canonical names of the flags that the user gave
+    notes: tuple[str, ...]  # warnings and notes about the flags, for rank 0 to print once
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as values that JSON holds unchanged (tuples and sets become lists), for run records."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        values["explicit"] = sorted(self.explicit)
+        as_json: dict[str, Any] = json.loads(json.dumps(values))
+        return as_json
+
+    def describe_flags(self, flags: Sequence[Flag]) -> list[str]:
+        """The lines printed at the start of a run: settings by phase, those that the user gave marked with *."""
+        groups = {flag.name: flag.group for flag in flags if flag.kept}
+        groups |= {"scale_learning_rate": "fine-tuning", "custom_mode": "quantization", "dialect": "runtime"}
+        lines = ["settings (* = given on the command line):"]
+        for group in GROUPS:
+            names = [field.name for field in dataclasses.fields(self) if groups.get(field.name) == group]
+            if names:
+                lines.append(f"  {group}")
+                lines += [f"  {'*' if name in self.explicit else ' '} {name}: {getattr(self, name)}" for name in names]
+        return lines
+
+
+def kept_values(parsed: ParsedFlags, flags: Sequence[Flag]) -> dict[str, Any]:
+    """The values that become fields of the settings."""
+    return {flag.name: parsed.values[flag.name] for flag in flags if flag.kept}
