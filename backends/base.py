@@ -61,13 +61,14 @@ class RuntimeSettings:
 
     ``device``: "auto" (a GPU when there is one), "cpu", "cuda" or "cuda:<n>". ``half``: bfloat16 matrix products on a
     CPU, float16 with dynamic loss scaling on a GPU; everything else stays float32. ``compile``: XLA in TensorFlow,
-    torch.compile in PyTorch. ``dropout``: off for tests of equality.
+    torch.compile in PyTorch. ``dropout``: off for tests of equality. ``loss_scale``: of float16, 0 = dynamic.
     """
 
     device: str = "auto"
     half: bool = False
     compile: bool = False
     dropout: bool = True
+    loss_scale: float = 0.0
 
 
 class Backend(ABC):

@@ -10,15 +10,17 @@ PERIOD = 1000  # finite steps after which the scale doubles
 
 @dataclass
 class LossScale:
-    """The factor on the loss; a constant 1 unless `dynamic`."""
+    """The factor on the loss. Constant unless `dynamic`; steps that overflow are skipped where it is `used`."""
 
+    used: bool
     dynamic: bool
-    value: float = FIRST
+    value: float
     finite_steps: int = 0
 
-    def __post_init__(self) -> None:
-        if not self.dynamic:
-            self.value = 1.0
+    @classmethod
+    def create(cls, half: bool, fixed: float) -> "LossScale":
+        """1 without float16, else the fixed scale (--loss_scale), or a dynamic one where that is 0."""
+        return cls(half, half and fixed == 0.0, (fixed or FIRST) if half else 1.0)
 
     def update(self, finite: bool) -> None:
         """Halves after an overflow (whose step is skipped), doubles after many steps without one."""

@@ -123,7 +123,7 @@ class BertConfig:
 def _checked(key: str, wanted: Any, value: Any, source: str) -> Any:
     """`value` as the type of the field `key`, or a UserError."""
     if wanted in (str, "str"):
-        if value not in ACTIVATIONS:
+        if not isinstance(value, str) or value not in ACTIVATIONS:
             raise UserError(f"{source}: {key} is {value!r}, expected one of {', '.join(ACTIVATIONS)}")
         return value
     number = isinstance(value, int | float) and not isinstance(value, bool)

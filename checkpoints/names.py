@@ -6,6 +6,7 @@ those of FasterTransformer's TensorFlow example, quantizer modules those of its 
 """
 
 import re
+from collections.abc import Container
 from typing import NamedTuple
 
 from checkpoints.config import BertConfig
@@ -150,10 +151,10 @@ def expected_tensors(
     return {row.canonical: tuple(int(sizes[word] or 0) for word in row.shape) for row in rows}
 
 
-def head_of(names: object) -> str | None:
+def head_of(names: Container[str]) -> str | None:
     """Which head a collection of canonical names holds: "question_answering", "classification" or None."""
     for head, rows in _HEADS.items():
-        if rows[0].canonical in names:  # type: ignore[operator]
+        if rows[0].canonical in names:
             return head
     return None
 

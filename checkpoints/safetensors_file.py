@@ -23,8 +23,9 @@ class SafetensorsReader:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         try:
-            self._file: Any = safetensors.safe_open(self.path, framework="numpy")
-            self.names: list[str] = list(self._file.keys())
+            opened: Any = safetensors.safe_open(self.path, framework="numpy")
+            self._file = opened
+            self.names: list[str] = list(opened.keys())
         except OSError as error:
             raise UserError(f"cannot read {self.path}: {error.strerror or error}") from error
         except safetensors.SafetensorError as error:

@@ -39,9 +39,12 @@ def read_torch_file(path: Path) -> dict[str, Any]:
 
 
 def to_numpy(tensor: Any) -> np.ndarray:
-    """A CPU tensor as an array, floats of any width as float32."""
-    tensor = tensor.detach()
-    array: np.ndarray = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+    """A CPU tensor as an array, floats of any width as float32; UserError for sparse and quantized tensors."""
+    try:
+        tensor = tensor.detach()
+        array: np.ndarray = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+    except (TypeError, RuntimeError, NotImplementedError) as error:
+        raise UserError(f"a tensor of the type {tensor.dtype} and layout {tensor.layout} cannot be read") from error
     return array
 
 

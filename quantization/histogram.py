@@ -105,9 +105,9 @@ class Histogram:
         # Two casts are quicker than one: only float32 to int32 has a vector instruction everywhere.
         np.copyto(narrow, values, casting="unsafe")
         np.copyto(indexes, narrow)
-        found = np.bincount(indexes, minlength=BINS + 1)
-        self.counts += found[1:]
-        self.counts[0] += found[0]
+        counted = np.bincount(indexes, minlength=BINS + 1)
+        self.counts += counted[1:]
+        self.counts[0] += counted[0]
 
     def _grow(self, exponent: int) -> None:
         """Widens the range to 2**exponent, merging neighboring bins; never narrows it."""

@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import logging
+import struct
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -47,7 +48,9 @@ def features_key(data_file: str | Path, vocab_file: str | Path, **settings: Any)
     return hashlib.sha256(json.dumps(shapes, sort_keys=True).encode()).hexdigest()
 
 
-def cached_features(folder: str | Path, key: str, make: Callable[[], SquadFeatures]) -> SquadFeatures:
+def cached_features(
+    folder: str | Path, key: str, make: Callable[[], SquadFeatures], overwrite: bool = False
+) -> SquadFeatures:
     """The features of this key, from `folder` or else from `make()`, whose result is then stored there (atomically).
 
     Raises UserError where the folder cannot be made or written.
@@ -55,7 +58,7 @@ def cached_features(folder: str | Path, key: str, make: Callable[[], SquadFeatur
     path = Path(folder) / f"squad-features-{key}.npz"
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
-        if path.exists():
+        if path.exists() and not overwrite:
             return _load(path, key)
     except OSError as error:
         raise UserError(f"feature cache {path} cannot be used: {error.strerror or error}") from None
@@ -86,18 +89,21 @@ def _to_bytes(features: SquadFeatures, key: str) -> bytes:
 
 def _load(path: Path, key: str) -> SquadFeatures:
     try:
-        with np.load(path, allow_pickle=False) as file:  # every member is read, so zip checks every checksum
-            arrays = {name: file[name] for name in file.files}
+        content = io.BytesIO(path.read_bytes())
+        with zipfile.ZipFile(content) as file:
+            bad_member = file.testzip()  # compares every member with its checksum
+        if bad_member is not None:
+            raise _Damaged(f"the checksum of {bad_member} is wrong")
+        content.seek(0)
+        with np.load(content, allow_pickle=False) as file:
+            arrays: dict[str, Any] = {name: file[name] for name in file.files}
         if arrays["key"].tobytes() != key.encode("ascii"):
             raise _Damaged("it holds other features than its name says")
-        texts = {
-            name: TokenizedTexts(*(arrays[f"{name}/{part}"] for part in ("ids", "words", "offsets"))) for name in _TEXTS
-        }
-        return SquadFeatures(
-            **texts,
-            **{name: arrays[name] for name in _ARRAYS},
-            **{name: arrays.get(name) for name in _LABELS},
-            **dict(zip(_TOKENS, arrays["special_tokens"].tolist(), strict=True)),
-        )
-    except (zipfile.BadZipFile, ValueError, KeyError, IndexError, EOFError, NotImplementedError) as error:
+        fields: dict[str, Any] = {name: arrays[name] for name in _ARRAYS}
+        fields |= {name: arrays.get(name) for name in _LABELS}
+        fields |= zip(_TOKENS, arrays["special_tokens"].tolist(), strict=True)
+        for name in _TEXTS:
+            fields[name] = TokenizedTexts(*(arrays[f"{name}/{part}"] for part in ("ids", "words", "offsets")))
+        return SquadFeatures(**fields)
+    except (zipfile.BadZipFile, struct.error, ValueError, LookupError, EOFError, RuntimeError) as error:
         raise _Damaged(f"{type(error).__name__}: {error}") from None

@@ -74,7 +74,9 @@ def squad_v2_metrics(
     """
     missing = [identifier for identifier in gold_answers if identifier not in predictions]
     if missing:
-        logger.warning("%d question(s) have no prediction and are not counted; the first is %s", len(missing), missing[0])
+        logger.warning(
+            "%d question(s) have no prediction and are not counted; the first is %s", len(missing), missing[0]
+        )
     answered = [identifier for identifier in gold_answers if identifier in predictions]
     has_answer = {identifier: bool(golds) for identifier, golds in gold_answers.items()}
     exact = {key: _best(exact_score, predictions[key], gold_answers[key]) for key in answered}

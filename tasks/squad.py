@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -27,7 +28,8 @@ class SquadTask(Task):
 
     The arguments are run_squad.py's flags of the same names. Further: `max_position_embeddings` and `vocab_size` of the
     model, to be checked against the lengths and the vocabulary; `max_predict_examples`, to predict only that many
-    questions; `cache_dir`, where features are kept between runs (None: nowhere). Files are read when first needed, but
+    questions; `cache_dir`, where features are kept between runs (None: nowhere), made
+    anew with `overwrite_cache`. Files are read when first needed, but
     settings and vocabulary are checked at once. Raises UserError for what cannot be used.
     """
 
@@ -50,6 +52,7 @@ class SquadTask(Task):
         version_2_with_negative: bool = False,
         null_score_diff_threshold: float = 0.0,
         cache_dir: str | Path | None = None,
+        overwrite_cache: bool = False,
         verbose_logging: bool = False,
         max_position_embeddings: int | None = None,
         vocab_size: int | None = None,
@@ -77,7 +80,7 @@ class SquadTask(Task):
             "doc_stride": doc_stride,
             "max_query_length": max_query_length,
         }
-        self._answer = {
+        self._answer: dict[str, Any] = {
             "n_best_size": n_best_size,
             "max_answer_length": max_answer_length,
             "null_score_diff_threshold": null_score_diff_threshold,
@@ -85,6 +88,7 @@ class SquadTask(Task):
         }
         self._version_2 = version_2_with_negative
         self._cache_dir = cache_dir
+        self._overwrite_cache = overwrite_cache
         self._max_predict_examples = max_predict_examples
 
     @cached_property
@@ -172,7 +176,7 @@ class SquadTask(Task):
             max_examples=max_examples,
             **self._window,
         )
-        return cached_features(self._cache_dir, key, lambda: self._make(examples))
+        return cached_features(self._cache_dir, key, lambda: self._make(examples), self._overwrite_cache)
 
 
 def _given(path: str | Path | None, flag: str) -> str | Path:

@@ -180,4 +180,3 @@ def load_tokenizer(vocab_file: str | Path, do_lower_case: bool = True, vocab_siz
     if vocab_size is not None:
         check_vocabulary_size(len(tokens), vocab_size, vocab_file)
     return Tokenizer(tokens, do_lower_case)
-

@@ -17,13 +17,13 @@ from quantization.modes import Mode, custom_mode, get_mode
 from quantization.ranges import calibration_report, select_ranges
 from tasks.base import Task
 from training.calibration import find_ranges, observe
-from training.initialization import complete_tensors
+from training.initialization import complete_tensors, random_checkpoint
 from training.loop import LoopSettings, TrainingLoop, find_resume_point
 from training.prediction import predict_all
 from training.saves import RunFolder
 from training.schedule import LearningRateSchedule, number_of_steps
 from twinquant.errors import UserError
-from twinquant.files import sha256_of_file, write_json_atomically
+from twinquant.files import make_folder, sha256_of_file, write_json_atomically
 from twinquant.settings import CommonSettings
 
 logger = logging.getLogger("twinquant")
@@ -42,7 +42,8 @@ class Run:
         """
         self.settings, self.backend_name = settings, backend_name
         self.folder = RunFolder(settings.output_dir, backend_name, settings.keep_checkpoints)
-        self.checkpoint = load_checkpoint(self._start())
+        start = self._start()
+        self.checkpoint = load_checkpoint(start) if start else Checkpoint(tensors={}, source="random weights")
         self.config = self._config()
         self.vocab_file = Path(self._found("vocab_file", settings.vocab_file or self.checkpoint.vocab_file))
         self.task = make_task(self.config, self.vocab_file)
@@ -52,8 +53,9 @@ class Run:
     def execute(self) -> dict[str, float]:
         """Runs the phases that the flags ask for; returns the scores of the prediction, if there are any."""
         settings = self.settings
+        make_folder(settings.output_dir)
         write_json_atomically(Path(settings.output_dir) / "settings.json", settings.to_dict())
-        self.resume_step = find_resume_point(self.folder, self.fingerprint()) if settings.do_train else 0
+        self.resume_step = self._resume_step() if settings.do_train else 0
         if self.resume_step:
             self._load_backend_for_resume()
         else:
@@ -121,7 +123,7 @@ class Run:
                 max_seq_length=settings.max_seq_length,
                 pad_to_max_length=settings.pad_to_max_length or settings.use_xla,
                 seed=settings.seed,
-                save_steps=settings.save_checkpoints_steps,
+                save_steps=self._steps_per_epoch() if settings.save_per_epoch else settings.save_checkpoints_steps,
                 log_steps=settings.log_freq,
                 fingerprint=self.fingerprint(),
             ),
@@ -183,8 +185,19 @@ class Run:
         values["config"] = json.dumps(dataclasses.asdict(self.config), sort_keys=True)
         return json.loads(json.dumps(values))
 
-    def _start(self) -> str:
-        """The checkpoint to begin with."""
+    def _resume_step(self) -> int:
+        """Step of the checkpoint to go on from; with --overwrite_output_dir another run's checkpoints are removed."""
+        try:
+            return find_resume_point(self.folder, self.fingerprint())
+        except UserError as error:
+            if not self.settings.overwrite_output_dir:
+                raise
+            logger.warning("--overwrite_output_dir: training checkpoints are removed, since %s", error)
+            self.folder.remove_all()
+            return 0
+
+    def _start(self) -> str | None:
+        """The checkpoint to begin with; None: random weights, which the flags allow for training only."""
         settings = self.settings
         latest = None
         if settings.dialect == "tensorflow" and not (settings.do_train or settings.do_calib):
@@ -197,7 +210,7 @@ class Run:
                     "--output_dir held none", latest, settings.init_checkpoint
                 )  # fmt: skip
             return latest
-        return str(self._found("init_checkpoint", settings.init_checkpoint))
+        return settings.init_checkpoint
 
     def _found(self, flag: str, value: str | Path | None) -> str | Path:
         if value is None:
@@ -218,9 +231,14 @@ class Run:
 
     def _total_steps(self) -> int:
         settings = self.settings
-        global_batch = settings.train_batch_size * settings.num_accumulation_steps
-        examples = self.task.train_examples_count
-        return number_of_steps(examples, global_batch, settings.num_train_epochs, settings.max_steps)
+        examples, batch = self.task.train_examples_count, self._global_batch_size()
+        return number_of_steps(examples, batch, settings.num_train_epochs, settings.max_steps)
+
+    def _steps_per_epoch(self) -> int:
+        return max(1, self.task.train_examples_count // self._global_batch_size())
+
+    def _global_batch_size(self) -> int:
+        return self.settings.train_batch_size * self.settings.num_accumulation_steps
 
     def _make_backend(self, distillation: DistillationSettings | None = None):
         settings = self.settings
@@ -228,7 +246,7 @@ class Run:
             self.backend_name,
             self.config,
             self.task.head,
-            RuntimeSettings(settings.device, settings.use_fp16, settings.use_xla),
+            RuntimeSettings(settings.device, settings.use_fp16, settings.use_xla, loss_scale=settings.loss_scale),
             OptimizerSettings(
                 epsilon=settings.adam_epsilon,
                 weight_decay=settings.weight_decay,
@@ -249,6 +267,8 @@ class Run:
             )
         # A new head makes sense where it is trained, or where only ranges are wanted (calibration before QAT).
         new_head = settings.do_train or (settings.do_calib and not settings.do_predict)
+        if not self.checkpoint.tensors and settings.do_train:
+            self.checkpoint = random_checkpoint(self.config, self.task.head, settings.seed)
         self.tensors = complete_tensors(self.checkpoint, self.config, self.task.head, settings.seed, new_head)
         self.backend = self._make_backend(distillation)
         self.backend.load(self.tensors)

@@ -79,6 +79,11 @@ class RunFolder:
             raise UserError(f"cannot resume: {error}; remove {path}* {way_out}") from error
         return checkpoint, state
 
+    def remove_all(self) -> None:
+        """Removes every training checkpoint; model.ckpt-calibrated stays."""
+        for step in self.steps():
+            self._remove(self.path(step))
+
     def has_state(self, step: int) -> bool:
         """Whether the checkpoint of that step can be resumed from."""
         return self._state_path(self.path(step)).exists()

@@ -1,7 +1,7 @@
 """Flags that run_squad.py and run_glue.py share.
 
-Names and defaults are those of FasterTransformer's TensorFlow script; the spellings of its PyTorch script and of Hugging
-Face's 2.x scripts are aliases where the meaning is the same.
+Names and defaults are those of FasterTransformer's TensorFlow script; the spellings of its PyTorch script and of
+Hugging Face's 2.x scripts are aliases where the meaning is the same.
 """
 
 from quantization.modes import MODE_NAMES
@@ -22,8 +22,8 @@ MODEL_FLAGS = (
          "TensorFlow checkpoint, a Hugging Face folder or hub name, or a state dict (.bin, .pt) of FasterTransformer's "
          "PyTorch script.", aliases=("model_name_or_path",), metavar="PATH"),
     Flag("output_dir", str, None, "model and checkpoints", "Required: the folder for checkpoints, predictions, metrics "
-         "and the record of the run; it is created if missing, and a run that finds its own checkpoints there goes on from the "
-         "newest.", metavar="FOLDER"),
+         "and the record of the run; it is created if missing, and a run that finds its own checkpoints there goes on "
+         "from the newest.", metavar="FOLDER"),
     Flag("overwrite_output_dir", bool, False, "model and checkpoints", "Start anew although --output_dir holds "
          "checkpoints of an earlier run."),
     Flag("do_lower_case", bool, True, "model and checkpoints", "Lower-case the text, as uncased models need; cased "

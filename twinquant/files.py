@@ -25,6 +25,14 @@ _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 
 
+def make_folder(path: PathLike) -> None:
+    """Makes a folder and its parents where they are not there yet; UserError where that fails or a file is in the way."""
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"the folder {path} cannot be made: {error.strerror}") from error
+
+
 def write_bytes_atomically(path: PathLike, data: bytes) -> None:
     """Writes `data` to the file `path`, replacing a file of that name.
 

@@ -14,7 +14,8 @@ def format_help(flags: Sequence[Flag], program: str, head: str) -> str:
     lines = [head.strip("\n"), ""]
     lines += textwrap.wrap(
         f"Flags of {program}, by phase. --flag=value and --flag value are the same, so are one dash and two, and "
-        "hyphens and underscores. A yes/no flag is switched on by --flag or --flag=true, off by --noflag or --flag=false.",
+        "hyphens and underscores. A yes/no flag is switched on by --flag or --flag=true, off by --noflag or "
+        "--flag=false.",
         WIDTH,
     )
     for group in GROUPS:

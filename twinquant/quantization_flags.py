@@ -17,7 +17,7 @@ def choose_quantization(parsed: ParsedFlags, dialect: str) -> dict[str, Any] | N
     settings alone, or the PyTorch script's flags without --quant_mode, make a custom mode and leave `quant_mode` None.
     """
     values = parsed.values
-    _apply_quant_disable(parsed)
+    _check_quant_disable(parsed)
     for keyword in values["quant_disable_keyword"]:
         try:
             re.compile(keyword)
@@ -52,14 +52,14 @@ def choose_quantization(parsed: ParsedFlags, dialect: str) -> dict[str, Any] | N
     return custom
 
 
-def _apply_quant_disable(parsed: ParsedFlags) -> None:
+def _check_quant_disable(parsed: ParsedFlags) -> None:
+    # if_quant is off already: by default, or because choose_dialect leaves it so beside --quant-disable.
     values = parsed.values
     if not values["quant_disable"]:
         return
     spelling = parsed.spelling("quant_disable")
     if parsed.given("if_quant") and values["if_quant"]:
         raise UserError(f"{spelling} contradicts --if_quant=True; give one of them.")
-    values["if_quant"] = False
     if parsed.given("quant_mode"):
         parsed.notes.append(
             f"note: {spelling} turns quantization off although --quant_mode={values['quant_mode']} is given (the "
@@ -85,4 +85,5 @@ def _note_without_effect(parsed: ParsedFlags) -> None:
 
 
 def _describe(custom: dict[str, Any]) -> str:
-    return ", ".join(f"{key} {' '.join(value) if isinstance(value, tuple) else value}" for key, value in custom.items())
+    shown = custom | {"disabled_keywords": " ".join(custom["disabled_keywords"]) or "none"}
+    return ", ".join(f"{key} {value}" for key, value in shown.items())

@@ -77,6 +77,11 @@ class CommonSettings:
         as_json: dict[str, Any] = json.loads(json.dumps(values))
         return as_json
 
+    def describe_given(self) -> str:
+        """One line for the start of a run: the settings that the user gave; all are in settings.json."""
+        given = [f"{field.name}={getattr(self, field.name)}" for field in dataclasses.fields(self)]
+        return "settings: " + " ".join(word for word in given if word.split("=")[0] in self.explicit)
+
     def describe_flags(self, flags: Sequence[Flag]) -> list[str]:
         """The lines printed at the start of a run: settings by phase, those that the user gave marked with *."""
         groups = {flag.name: flag.group for flag in flags if flag.kept}

@@ -46,7 +46,7 @@ class PyTorchBackend(Backend):
         self.parameters = parameters_by_name(self.model)
         self.compute = torch.compile(self.model, dynamic=True) if self.runtime.compile else self.model
         self.optimizer: AdamW | None = None
-        self.loss_scale = LossScale(dynamic=self.product_dtype == torch.float16)
+        self.loss_scale = LossScale.create(self.product_dtype == torch.float16, self.runtime.loss_scale)
 
     def load(self, tensors: Mapping[str, np.ndarray]) -> None:
         with torch.no_grad():
@@ -88,14 +88,14 @@ class PyTorchBackend(Backend):
         gradients = [parameter.grad for parameter in self.parameters.values()]
         if self.average_gradients is not None:
             gradients = self.average_gradients(gradients)
-        if self.loss_scale.dynamic:
+        if self.loss_scale.used:
             torch._foreach_mul_(gradients, 1.0 / self.loss_scale.value)
         finite = self.optimizer.apply(gradients, learning_rate)
         for parameter in self.parameters.values():
             parameter.grad = None
         loss = sum(losses) / len(losses)
         self.loss_scale.update(finite)
-        if not finite and not self.loss_scale.dynamic:
+        if not finite and not self.loss_scale.used:
             return math.nan  # the gradient overflowed, even if the loss did not
         return loss
 

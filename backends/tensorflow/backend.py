@@ -49,7 +49,7 @@ class TensorFlowBackend(Backend):
         self.parameters = parameters_by_name(self.model)
         self._compile()
         self.optimizer: AdamW | None = None
-        self.loss_scale = LossScale(dynamic=self.product_dtype == tf.float16)
+        self.loss_scale = LossScale.create(self.product_dtype == tf.float16, self.runtime.loss_scale)
 
     def load(self, tensors: Mapping[str, np.ndarray]) -> None:
         for name, variable in self.parameters.items():
@@ -91,12 +91,12 @@ class TensorFlowBackend(Backend):
             gradients = new if gradients is None else [a + b for a, b in zip(gradients, new, strict=True)]
         if self.average_gradients is not None:
             gradients = self.average_gradients(gradients)
-        if self.loss_scale.dynamic:
+        if self.loss_scale.used:
             gradients = [gradient * (1.0 / self.loss_scale.value) for gradient in gradients]
         finite = self.optimizer.apply(gradients, learning_rate)
         loss = sum(losses) / len(losses)
         self.loss_scale.update(finite)
-        if not finite and not self.loss_scale.dynamic:
+        if not finite and not self.loss_scale.used:
             return math.nan  # the gradient overflowed, even if the loss did not
         return loss
 

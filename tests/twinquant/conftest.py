@@ -26,6 +26,10 @@ class SquadFiles:
             f"--output_dir={self.folder}/out",
         ]
 
+    def without(self, name: str) -> list[str]:
+        """`files` but for one flag."""
+        return [argument for argument in self.files if not argument.startswith(f"--{name}=")]
+
     def parse(self, *more: str) -> SquadSettings:
         return parse_squad_flags([*self.files, *more])
 

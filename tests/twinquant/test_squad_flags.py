@@ -30,7 +30,8 @@ TF_KD = TF_QAT + " --distillation=True --teacher={}/finetuned/model.ckpt-5474"
 TWIN_TAIL = (
     "--do_predict --predict_file={}/dev.json --eval_script={}/evaluate.py --do_eval --do_lower_case "
     "--bert_model=bert-base-uncased --max_seq_length=384 --doc_stride=128 --vocab_file={}/uncased/vocab.txt "
-    "--config_file={}/uncased/bert_config.json --json-summary={}/summary.json --output_dir={}/out --max_steps=-1 --fp16 "
+    "--config_file={}/uncased/bert_config.json --json-summary={}/summary.json --output_dir={}/out --max_steps=-1 "
+    "--fp16 "
 )
 TWIN_PTQ = (
     "--init_checkpoint={}/twin/pytorch_model.bin --do_calib --train_file={}/train.json --train_batch_size=16 "

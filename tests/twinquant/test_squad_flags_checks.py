@@ -59,7 +59,7 @@ def test_refused(squad, argv, sentence):
 )
 def test_required(squad, missing, work, sentence):
     with pytest.raises(UserError, match=sentence):
-        parse_squad_flags([*(token for token in squad.files if missing not in token), work])
+        parse_squad_flags([*squad.without(missing), work])
 
 
 def test_only_the_files_of_the_phase_must_exist(squad):
@@ -68,14 +68,14 @@ def test_only_the_files_of_the_phase_must_exist(squad):
 
 
 def test_training_without_a_checkpoint_is_warned_about(squad, notes_with):
-    settings = parse_squad_flags([*(token for token in squad.files if "init_checkpoint" not in token), "--do_train"])
+    settings = parse_squad_flags([*squad.without("init_checkpoint"), "--do_train"])
     assert notes_with(settings, "training starts from random weights")
 
 
 def test_prediction_may_use_the_checkpoint_of_output_dir(squad):
     (squad.folder / "out").mkdir()
     (squad.folder / "out" / "checkpoint").touch()
-    argv = [*(token for token in squad.files if "init_checkpoint" not in token), "--do_predict"]
+    argv = [*squad.without("init_checkpoint"), "--do_predict"]
     assert parse_squad_flags(argv).init_checkpoint is None
     with pytest.raises(UserError, match="--do_predict needs --init_checkpoint"):
         parse_squad_flags([*argv, "--overwrite_output_dir"])
@@ -83,7 +83,7 @@ def test_prediction_may_use_the_checkpoint_of_output_dir(squad):
 
 def test_output_dir_must_not_be_a_file(squad):
     (squad.folder / "out").touch()
-    with pytest.raises(UserError, match="--output_dir names .*/out, which is a file; a folder is expected"):
+    with pytest.raises(UserError, match=r"--output_dir names .*/out, which is a file; a folder is expected"):
         squad.parse("--do_train")
 
 
@@ -107,7 +107,7 @@ class TestModelFiles:
         assert settings.vocab_file == f"{squad.folder}/uncased/vocab.txt"
 
     def test_are_required_when_the_folder_has_none(self, squad):
-        with pytest.raises(UserError, match="--bert_config_file is required, and .*/finetuned holds no bert_config"):
+        with pytest.raises(UserError, match=r"--bert_config_file is required, and .*/finetuned holds no bert_config"):
             squad.parse_only(
                 "--init_checkpoint={}/finetuned/model.ckpt-5474", "--predict_file={}/dev.json", "--output_dir={}/out",
                 "--do_predict",
@@ -132,7 +132,7 @@ class TestModelFiles:
         settings = squad.parse_only(*base, "--do_predict", f"--config_name={folder}", f"--tokenizer_name={folder}")
         assert settings.bert_config_file == f"{squad.folder}/bert-base-cased/config.json"
         assert settings.vocab_file == f"{squad.folder}/bert-base-cased/vocab.txt"
-        with pytest.raises(UserError, match="--tokenizer_name names roberta, where there is no vocab.txt"):
+        with pytest.raises(UserError, match=r"--tokenizer_name names roberta, where there is no vocab.txt"):
             squad.parse_only(*base, "--do_predict", f"--config_name={folder}", "--tokenizer_name=roberta")
 
 
@@ -155,7 +155,7 @@ def test_data_dir_of_squad_2(squad):
     base = ["--model_name_or_path={}/uncased/bert_model.ckpt", "--output_dir={}/out", "--version_2_with_negative"]
     settings = squad.parse_only(*base, "--data_dir={}/squad", "--do_predict")
     assert settings.predict_file == f"{squad.folder}/squad/dev-v2.0.json"
-    with pytest.raises(UserError, match="--train_file names .*train-v2.0.json, which does not exist"):
+    with pytest.raises(UserError, match=r"--train_file names .*train-v2.0.json, which does not exist"):
         squad.parse_only(*base, "--data_dir={}/squad", "--do_train")
 
 

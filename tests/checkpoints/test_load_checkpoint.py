@@ -1,0 +1,169 @@
+import numpy as np
+import pytest
+
+from checkpoints import names
+from checkpoints.checkpoint import load_checkpoint, match
+from checkpoints.checkpoint_state import write_checkpoint_state
+from checkpoints.fastertransformer import write_fastertransformer
+from checkpoints.hugging_face import write_hugging_face
+from checkpoints.tf_checkpoint import write_tf_checkpoint
+from twinquant.errors import UserError
+
+
+@pytest.mark.parametrize("suffix", ["", ".index", ".data-00000-of-00001", ".meta"])
+def test_a_bundle_may_be_given_by_any_of_its_files(tmp_path, squad_checkpoint, assert_same_arrays, suffix):
+    write_tf_checkpoint(tmp_path / "bert_model.ckpt", squad_checkpoint)
+    found = load_checkpoint(str(tmp_path / f"bert_model.ckpt{suffix}"))
+    assert_same_arrays(found.tensors, squad_checkpoint.tensors)
+    assert found.source == str(tmp_path / "bert_model.ckpt")
+
+
+@pytest.mark.parametrize("form", ["bundle", "hugging_face"])
+def test_a_folder_with_a_state_file_gives_its_latest(tmp_path, make_checkpoint, form):
+    write = write_tf_checkpoint if form == "bundle" else write_hugging_face
+    for step in (1, 2):
+        checkpoint = make_checkpoint(names.QUESTION_ANSWERING)
+        checkpoint.tensors["cls/squad/output_bias"][:] = step
+        write(tmp_path / f"model.ckpt-{step}", checkpoint)
+    write_checkpoint_state(tmp_path, "model.ckpt-1", ["model.ckpt-2", "model.ckpt-1"])
+    found = load_checkpoint(tmp_path)
+    assert found.tensors["cls/squad/output_bias"][0] == 1
+    assert found.config == make_checkpoint().config or form == "hugging_face"
+
+
+def test_a_downloaded_folder_with_one_bundle(tmp_path, squad_checkpoint):
+    write_tf_checkpoint(tmp_path / "bert_model.ckpt", squad_checkpoint)
+    assert len(load_checkpoint(tmp_path).tensors) == len(squad_checkpoint.tensors)
+    write_tf_checkpoint(tmp_path / "other.ckpt", squad_checkpoint)
+    with pytest.raises(UserError, match=r"several checkpoints, name one of them: .*bert_model\.ckpt, .*other\.ckpt"):
+        load_checkpoint(tmp_path)
+
+
+def test_hugging_face_by_folder_or_by_file(tmp_path, squad_checkpoint, assert_same_arrays):
+    write_hugging_face(tmp_path / "model", squad_checkpoint)
+    for path in (tmp_path / "model", tmp_path / "model" / "model.safetensors"):
+        assert_same_arrays(load_checkpoint(path).tensors, squad_checkpoint.tensors)
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "pytorch_model.bin_0", "epoch.pt"])
+def test_state_dict_files(tmp_path, squad_checkpoint, assert_same_arrays, name):
+    pytest.importorskip("torch")
+    write_fastertransformer(tmp_path / name, squad_checkpoint)
+    found = load_checkpoint(tmp_path / name)
+    assert_same_arrays(found.ranges, squad_checkpoint.ranges)
+    if name == "pytorch_model.bin":  # the folder as FasterTransformer's example leaves it
+        found = load_checkpoint(tmp_path)
+        assert_same_arrays(found.ranges, squad_checkpoint.ranges)
+        assert found.config == squad_checkpoint.config
+
+
+def test_all_forms_are_the_same_checkpoint(tmp_path, squad_checkpoint, assert_same_arrays):
+    pytest.importorskip("torch")
+    writers = {"a.ckpt": write_tf_checkpoint, "b": write_hugging_face, "c.pt": write_fastertransformer}
+    checkpoint = squad_checkpoint
+    for name, write in writers.items():
+        write(tmp_path / name, checkpoint)
+        checkpoint = load_checkpoint(tmp_path / name)
+        assert_same_arrays(checkpoint.tensors, squad_checkpoint.tensors)
+        assert_same_arrays(checkpoint.ranges, squad_checkpoint.ranges)
+
+
+@pytest.mark.parametrize("kind", ["folder", "text", "no-index", "path", "ckpt", "self"])
+def test_what_is_no_checkpoint_is_said_with_the_accepted_forms(tmp_path, kind):
+    path, sentence = tmp_path / kind, "expected a TensorFlow checkpoint prefix"
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "text":
+        path.write_text("hello")
+    elif kind == "no-index":
+        (tmp_path / "no-index.data-00000-of-00001").write_bytes(b"")
+        sentence = r"has no index: .*no-index\.index does not exist"
+    elif kind == "ckpt":
+        path = tmp_path / "absent" / "bert_model.ckpt"
+    elif kind == "self":
+        path.mkdir()
+        write_checkpoint_state(path, ".", [])
+        sentence = "names its own folder"
+    with pytest.raises(UserError, match=sentence) as caught:
+        load_checkpoint(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_hub_name_is_asked_for_only_when_it_can_be_no_path(tmp_path, monkeypatch, squad_checkpoint):
+    hub = pytest.importorskip("huggingface_hub")
+    asked = []
+
+    def download(name, allow_patterns):
+        asked.append(name)
+        return str(tmp_path / "snapshot")
+
+    monkeypatch.setattr(hub, "snapshot_download", download)
+    monkeypatch.chdir(tmp_path)
+    write_hugging_face(tmp_path / "snapshot", squad_checkpoint)
+    assert load_checkpoint("some-org/some-bert").source == "some-org/some-bert"
+    assert asked == ["some-org/some-bert"]
+    for path in ("model.ckpt-100", "snapshot/absent", "/some/where", "a/b/c", "./x"):
+        with pytest.raises(UserError, match="does not exist"):
+            load_checkpoint(path)
+    assert asked == ["some-org/some-bert"]
+
+
+def test_a_hub_that_cannot_be_reached_is_one_sentence(monkeypatch):
+    hub = pytest.importorskip("huggingface_hub")
+
+    def fail(*_, **__):
+        raise ConnectionError("no route\nmore text")
+
+    monkeypatch.setattr(hub, "snapshot_download", fail)
+    with pytest.raises(UserError) as caught:
+        load_checkpoint("some-org/some-bert")
+    assert str(caught.value).endswith("could not be fetched from the Hugging Face hub: ConnectionError: no route")
+
+
+def test_match_reports_what_is_loaded_missing_and_unused(make_checkpoint, tiny_config):
+    checkpoint = make_checkpoint(pooler=True)
+    checkpoint.unused = ["cls/seq_relationship/output_bias", "global_step"]
+    expected = names.expected_tensors(tiny_config, names.QUESTION_ANSWERING)
+    head = ["cls/squad/output_weights", "cls/squad/output_bias"]
+    report = match(checkpoint, expected, optional=head)
+    assert report.missing == head
+    assert report.unused == [
+        "bert/pooler/dense/bias",
+        "bert/pooler/dense/kernel",
+        "cls/seq_relationship/output_bias",
+        "global_step",
+    ]
+    assert sorted([*report.loaded, *head]) == sorted(expected)
+    assert "newly initialized: cls/squad/output_weights, cls/squad/output_bias" in report.summary()
+    assert "4 tensors of the checkpoint not used" in report.summary()
+
+
+def test_match_names_every_missing_tensor(make_checkpoint, tiny_config):
+    checkpoint = make_checkpoint()
+    for layer in (0, 1):
+        del checkpoint.tensors[f"bert/encoder/layer_{layer}/output/dense/bias"]
+    del checkpoint.tensors["bert/encoder/layer_1/attention/self/key/kernel"]
+    with pytest.raises(UserError) as caught:
+        match(checkpoint, names.expected_tensors(tiny_config, names.QUESTION_ANSWERING))
+    for name in (
+        "lacks 5 tensors",
+        "bert/encoder/layer_{0,1}/output/dense/bias",
+        "bert/encoder/layer_1/attention/self/key/kernel",
+        "cls/squad/output_bias",
+    ):
+        assert name in str(caught.value)
+
+
+def test_match_names_every_wrong_shape_also_of_optional_tensors(make_checkpoint, tiny_config):
+    checkpoint = make_checkpoint(names.CLASSIFICATION, pooler=True, num_labels=3)
+    checkpoint.tensors["bert/embeddings/word_embeddings"] = np.ones((31, 8), np.float32)
+    expected = names.expected_tensors(tiny_config, names.CLASSIFICATION, pooler=True, num_labels=2)
+    with pytest.raises(UserError) as caught:
+        match(checkpoint, expected, optional=["output_weights", "output_bias"])
+    for part in (
+        "the test's model does not fit",
+        "bert/embeddings/word_embeddings is [31, 8], expected [30, 8]",
+        "output_weights is [3, 8], expected [2, 8]",
+        "output_bias is [3], expected [2]",
+    ):
+        assert part in str(caught.value)
