@@ -53,9 +53,10 @@ def make_task(settings: SquadSettings, config: BertConfig, vocab_file: Path) -> 
 def main(argv: Sequence[str]) -> int:
     settings = parse_squad_flags(argv)
     set_up_messages(settings.verbose_logging)
-    check_launch(settings.horovod)
-    backend, note = resolve_backend(settings.backend, dialect=settings.dialect)
-    for line in (settings.describe_given(), *settings.notes, *([note] if note else []), f"backend: {backend}"):
+    launch_note = check_launch(settings.horovod)
+    backend, backend_note = resolve_backend(settings.backend, dialect=settings.dialect)
+    notes = [*settings.notes, launch_note, backend_note]
+    for line in (settings.describe_given(), *filter(None, notes), f"backend: {backend}"):
         logger.info("%s", line)
     keep_freed_memory()
     run = Run(settings, backend, lambda config, vocab_file: make_task(settings, config, vocab_file))

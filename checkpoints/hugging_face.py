@@ -99,6 +99,7 @@ def _hugging_face_config(checkpoint: Checkpoint, config: BertConfig) -> dict[str
         if len(config.label_names or ()) != num_labels:
             config = config.with_labels([f"LABEL_{index}" for index in range(num_labels)])
     values = config.to_dict()
+    values.pop("torch_dtype", None)  # the older name of dtype; the file may have been float16 where it came from
     if values["hidden_act"] == "gelu_tanh":  # the one spelling accepted here that transformers does not know
         values["hidden_act"] = "gelu_pytorch_tanh"
     return {**values, "architectures": [_ARCHITECTURES[head]], "model_type": "bert", "dtype": "float32"}

@@ -11,7 +11,7 @@ import safetensors
 import safetensors.numpy
 
 from twinquant.errors import UserError
-from twinquant.files import write_files_atomically
+from twinquant.files import write_bytes_atomically
 
 
 class SafetensorsReader:
@@ -54,11 +54,5 @@ class SafetensorsReader:
 
 def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Writes the arrays atomically, with the metadata {"format": "pt"} that transformers asks for."""
-
-    def write(temporary: Path) -> None:
-        try:
-            safetensors.numpy.save_file(dict(arrays), temporary, metadata={"format": "pt"})
-        except safetensors.SafetensorError as error:
-            raise UserError(f"cannot write {path}: {error}") from error
-
-    write_files_atomically({path: write})
+    # The library's own save_file makes files that only their owner may read.
+    write_bytes_atomically(path, safetensors.numpy.save(dict(arrays), metadata={"format": "pt"}))

@@ -53,6 +53,7 @@ class SquadTask(Task):
         null_score_diff_threshold: float = 0.0,
         cache_dir: str | Path | None = None,
         overwrite_cache: bool = False,
+        overwrite_cache: bool = False,
         verbose_logging: bool = False,
         max_position_embeddings: int | None = None,
         vocab_size: int | None = None,
@@ -88,6 +89,7 @@ class SquadTask(Task):
         }
         self._version_2 = version_2_with_negative
         self._cache_dir = cache_dir
+        self._overwrite_cache = overwrite_cache
         self._overwrite_cache = overwrite_cache
         self._max_predict_examples = max_predict_examples
 

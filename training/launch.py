@@ -5,25 +5,24 @@ from collections.abc import Mapping
 
 from twinquant.errors import UserError
 
-# Variables by which Open MPI, other MPIs, Slurm's srun and torchrun tell a process how many of them there are.
+# Variables by which Open MPI, other MPIs, Horovod's own launcher and torchrun tell a process how many of them there are.
 _WORLD_SIZE_VARIABLES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MPI_LOCALNRANKS", "HOROVOD_SIZE", "WORLD_SIZE")
 
 
-def check_launch(horovod: bool, environment: Mapping[str, str] = os.environ) -> None:
-    """Refuses a multi-process start that would train copies of the same thing into one folder.
+def check_launch(horovod: bool, environment: Mapping[str, str] = os.environ) -> str | None:
+    """Refuses a start as one of several processes; returns a note where --horovod was given to a single one.
 
     Raises:
-        UserError: several processes, or --horovod, which this version cannot serve.
+        UserError: several processes, each of which would train the same model into the same folder.
     """
     for variable in _WORLD_SIZE_VARIABLES:
         value = environment.get(variable, "1")
         if value.isdigit() and int(value) > 1:
             raise UserError(
                 f"this is one of {value} processes ({variable}={value}), and each would train the same model into the "
-                "same folder: training on several processes is not part of this version; start one process"
+                "same folder: training on several processes is not part of this version; start one process, and raise "
+                "--num_accumulation_steps to keep the global batch"
             )
     if horovod:
-        raise UserError(
-            "--horovod: training on several processes is not part of this version; leave the flag and mpirun out "
-            "(one process trains; to keep the global batch, raise --num_accumulation_steps)"
-        )
+        return "note: --horovod: started as a single process, so one process trains (several are not part of this version)."
+    return None

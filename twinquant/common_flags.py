@@ -52,14 +52,13 @@ CALIBRATION_FLAGS = (
 TRAINING_FLAGS = (
     Flag("do_train", bool, False, "fine-tuning", "Fine-tune on the training data; with --if_quant this is "
          "quantization-aware training (QAT)."),
-    Flag("train_batch_size", int, 8, "fine-tuning", "Examples per step and process, in training and calibration.",
+    Flag("train_batch_size", int, 8, "fine-tuning", "Examples per step, in training and calibration.",
          aliases=("per_gpu_train_batch_size", "per_device_train_batch_size"), within="[1, inf)"),
     Flag("num_accumulation_steps", int, 1, "fine-tuning", "Steps whose gradients are added up for one update. Spelled "
          "--gradient_accumulation_steps beside --train_batch_size it divides that batch, as the PyTorch original did; "
          "beside --per_gpu_train_batch_size or --model_type it does not, as in Hugging Face's scripts.",
          aliases=("gradient_accumulation_steps",), within="[1, inf)"),
-    Flag("learning_rate", float, 5e-6, "fine-tuning", "Peak learning rate; multiplied by the number of processes "
-         "under --horovod, except with the PyTorch script's flags.", within="(0, inf)"),
+    Flag("learning_rate", float, 5e-6, "fine-tuning", "Peak learning rate.", within="(0, inf)"),
     Flag("num_train_epochs", float, 3.0, "fine-tuning", "Number of passes over the training data; a fraction is "
          "allowed.", within="(0, inf)"),
     Flag("max_steps", int, -1, "fine-tuning", "Stop after this many updates; -1 is no limit.", within="[-1, inf)"),
@@ -132,10 +131,10 @@ RUNTIME_FLAGS = (
 )
 
 MULTI_PROCESS_FLAGS = (
-    Flag("horovod", bool, False, "multi-process", "Train on several processes with Horovod, started by mpirun: "
-         "mpirun -np 4 python run_squad.py ... --horovod."),
-    Flag("local_rank", int, -1, "multi-process", "Accepted as -1 or 0, for one process; several processes are started "
-         "with mpirun and --horovod.", kept=False, within="[-1, inf)"),
+    Flag("horovod", bool, False, "multi-process", "Accepted for a single process, which then trains as without "
+         "it; a start as one of several processes is refused: they are not part of this version."),
+    Flag("local_rank", int, -1, "multi-process", "Accepted as -1 or 0, for one process; several processes are "
+         "not part of this version.", kept=False, within="[-1, inf)"),
 )
 
 COMMON_FLAGS = (

@@ -129,13 +129,12 @@ def check_launch(parsed: ParsedFlags) -> None:
     rank = parsed.values["local_rank"]
     if rank > 0:
         raise UserError(
-            f"--local_rank={rank} means a start by torch.distributed.launch or torchrun, which is not supported; start "
-            "several processes with: mpirun -np N python <script> ... --horovod."
+            f"--local_rank={rank} means a start by torch.distributed.launch or torchrun, which is not supported: "
+            "start one process, with --num_accumulation_steps to keep the global batch."
         )
     if parsed.given("local_rank"):
         parsed.notes.append(
-            f"note: --local_rank={rank} has no effect: this is one process; several are started with mpirun and "
-            "--horovod."
+            f"note: --local_rank={rank} has no effect: one process trains."
         )
 
 

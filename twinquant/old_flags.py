@@ -41,8 +41,7 @@ OLD_FLAGS = (
     Flag("recompute_sparse_masks", bool, False, _OLD, "Refused: 2:4 sparsity is not supported.", kept=False,
          refused=_SPARSE),
     Flag("use_env", bool, False, _OLD, "Has no effect: it belongs to torch.distributed.launch.", kept=False,
-         note="has no effect: it belongs to torch.distributed.launch; several processes are started with mpirun and "
-         "--horovod."),
+         note="has no effect: it belongs to torch.distributed.launch, and one process trains here."),
     Flag("skip_checkpoint", bool, False, _OLD, "Has no effect: a trained model is always saved.", kept=False,
          note="has no effect: a trained model is always saved, or the run would be lost with it; "
          "--save_checkpoints_steps and --keep_checkpoints limit how often and how many."),

@@ -36,11 +36,11 @@ The five commands, with $BERT a folder of bert_config.json, vocab.txt and bert_m
   FILES="--bert_config_file=$BERT/bert_config.json --vocab_file=$BERT/vocab.txt
          --train_file=train-v1.1.json --predict_file=dev-v1.1.json"
 
-1. Fine-tune in floating point, here on four GPUs:
+1. Fine-tune in floating point:
 
-  mpirun -np 4 python run_squad.py $FILES --init_checkpoint=$BERT/bert_model.ckpt \
+  python run_squad.py $FILES --init_checkpoint=$BERT/bert_model.ckpt \
       --output_dir=out/finetuned --do_train=True --do_predict=True --if_quant=False \
-      --train_batch_size=8 --learning_rate=1e-5 --num_train_epochs=2.0 --horovod
+      --train_batch_size=32 --learning_rate=4e-5 --num_train_epochs=2.0
 
 2. Quantize the fine-tuned model after training (PTQ): calibrate it, then predict with it:
 
@@ -57,22 +57,23 @@ The five commands, with $BERT a folder of bert_config.json, vocab.txt and bert_m
 
 4. Train with quantization simulated (QAT):
 
-  mpirun -np 4 python run_squad.py $FILES \
+  python run_squad.py $FILES \
       --init_checkpoint=out/calibrated/model.ckpt-calibrated --output_dir=out/qat \
-      --do_train=True --do_predict=True --if_quant=True --train_batch_size=8 \
-      --learning_rate=1e-5 --num_train_epochs=2.0 --quant_mode=ft2 --horovod
+      --do_train=True --do_predict=True --if_quant=True --train_batch_size=32 \
+      --learning_rate=4e-5 --num_train_epochs=2.0 --quant_mode=ft2
 
 5. QAT with the fine-tuned model as teacher (knowledge distillation), from a calibration of the
    fine-tuned model (command 3 with --init_checkpoint=out/finetuned/model.ckpt-5474):
 
-  mpirun -np 4 python run_squad.py $FILES \
+  python run_squad.py $FILES \
       --init_checkpoint=out/calibrated/model.ckpt-calibrated --output_dir=out/qat_kd \
-      --do_train=True --do_predict=True --if_quant=True --train_batch_size=8 \
-      --learning_rate=2e-5 --num_train_epochs=10.0 --quant_mode=ft2 --horovod \
+      --do_train=True --do_predict=True --if_quant=True --train_batch_size=32 \
+      --learning_rate=8e-5 --num_train_epochs=10.0 --quant_mode=ft2 \
       --distillation=True --teacher=out/finetuned/model.ckpt-5474
 
-On one GPU or CPU leave out mpirun, -np 4 and --horovod; --learning_rate is multiplied by the
-number of processes, so 1e-5 on four of them is 4e-5 on one. Command lines written for
+The originals ran on four GPUs with mpirun -np 4, --horovod, a batch of 8 each and the learning
+rate multiplied by 4; this version trains in one process, so the batch is 32 (if memory is short,
+--num_accumulation_steps) and the learning rate four times theirs. Command lines written for
 FasterTransformer's PyTorch script (--bert_model, --config_file) keep that script's defaults.
 """
 

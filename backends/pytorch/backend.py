@@ -12,6 +12,7 @@ from backends.pytorch.losses import distillation_loss, span_loss
 from backends.pytorch.model import QuestionAnswering, Settings, parameters_by_name
 from backends.pytorch.optimizer import AdamW
 from backends.pytorch.quantizers import Quantization
+from checkpoints.names import expected_tensors
 from quantization.histogram import Observer
 from quantization.modes import Mode
 from twinquant.errors import UserError
@@ -43,7 +44,8 @@ class PyTorchBackend(Backend):
         self.quantization = Quantization(self.device)
         self.settings = Settings(self.quantization, self.product_dtype, self.runtime.dropout)
         self.model = QuestionAnswering(self.config, self.settings).to(self.device)
-        self.parameters = parameters_by_name(self.model)
+        found = parameters_by_name(self.model)
+        self.parameters = {name: found[name] for name in expected_tensors(self.config, self.head)}
         self.compute = torch.compile(self.model, dynamic=True) if self.runtime.compile else self.model
         self.optimizer: AdamW | None = None
         self.loss_scale = LossScale.create(self.product_dtype == torch.float16, self.runtime.loss_scale)
@@ -130,4 +132,4 @@ class PyTorchBackend(Backend):
             teacher = (inputs["teacher_start_logits"], inputs["teacher_end_logits"])
             loss = loss + self.distillation.scale * distillation_loss(logits, teacher, mask, self.distillation)
         (loss * (share * self.loss_scale.value)).backward()
-        return float(loss)
+        return float(loss.detach())

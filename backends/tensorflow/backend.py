@@ -12,6 +12,7 @@ from backends.tensorflow.losses import distillation_loss, span_loss
 from backends.tensorflow.model import QuestionAnswering, Settings, parameters_by_name
 from backends.tensorflow.optimizer import AdamW
 from backends.tensorflow.quantizers import Quantization
+from checkpoints.names import expected_tensors
 from quantization.histogram import Observer
 from quantization.modes import Mode
 from twinquant.errors import UserError
@@ -46,7 +47,8 @@ class TensorFlowBackend(Backend):
         self.settings = Settings(self.quantization, self.product_dtype, self.runtime.dropout)
         with tf.device(self.device):
             self.model = QuestionAnswering(self.config, self.settings)
-        self.parameters = parameters_by_name(self.model)
+        found = parameters_by_name(self.model)
+        self.parameters = {name: found[name] for name in expected_tensors(self.config, self.head)}
         self._compile()
         self.optimizer: AdamW | None = None
         self.loss_scale = LossScale.create(self.product_dtype == tf.float16, self.runtime.loss_scale)

