@@ -28,9 +28,9 @@ class SquadTask(Task):
 
     The arguments are run_squad.py's flags of the same names. Further: `max_position_embeddings` and `vocab_size` of the
     model, to be checked against the lengths and the vocabulary; `max_predict_examples`, to predict only that many
-    questions; `cache_dir`, where features are kept between runs (None: nowhere), made
-    anew with `overwrite_cache`. Files are read when first needed, but
-    settings and vocabulary are checked at once. Raises UserError for what cannot be used.
+    questions; `cache_dir`, where features are kept between runs (None: nowhere); `overwrite_cache`, to make them anew.
+    Files are read when first needed, but settings and vocabulary are checked at once. Raises UserError for what cannot
+    be used.
     """
 
     name = "squad"
@@ -52,7 +52,6 @@ class SquadTask(Task):
         version_2_with_negative: bool = False,
         null_score_diff_threshold: float = 0.0,
         cache_dir: str | Path | None = None,
-        overwrite_cache: bool = False,
         overwrite_cache: bool = False,
         verbose_logging: bool = False,
         max_position_embeddings: int | None = None,
@@ -89,7 +88,6 @@ class SquadTask(Task):
         }
         self._version_2 = version_2_with_negative
         self._cache_dir = cache_dir
-        self._overwrite_cache = overwrite_cache
         self._overwrite_cache = overwrite_cache
         self._max_predict_examples = max_predict_examples
 

@@ -175,11 +175,14 @@ def nbest_json(nbest: dict[str, list[Entry]]) -> str:
     quote = json.JSONEncoder().encode
     questions = []
     for identifier, entries in nbest.items():
-        lines = [
-            f'        {{\n            "text": {quote(entry["text"])},\n            "probability": {entry["probability"]!r},\n'
-            f'            "start_logit": {entry["start_logit"]!r},\n            "end_logit": {entry["end_logit"]!r}\n'
-            "        }"
+        blocks = [
+            f"""        {{
+            "text": {quote(entry["text"])},
+            "probability": {entry["probability"]!r},
+            "start_logit": {entry["start_logit"]!r},
+            "end_logit": {entry["end_logit"]!r}
+        }}"""
             for entry in entries
         ]
-        questions.append(f"    {quote(identifier)}: [\n" + ",\n".join(lines) + "\n    ]")
+        questions.append(f"    {quote(identifier)}: [\n" + ",\n".join(blocks) + "\n    ]")
     return "{\n" + ",\n".join(questions) + "\n}\n"

@@ -83,8 +83,8 @@ def check_vocabulary_size(tokens: int, vocab_size: int, vocab_file: str | Path) 
     padded = 0 < vocab_size - tokens < ROW_PADDING and vocab_size % ROW_PADDING == 0
     if tokens != vocab_size and not padded:
         raise UserError(
-            f"vocabulary file {vocab_file} has {tokens} tokens, but the model's word embeddings have {vocab_size} rows; "
-            "expected the vocabulary the model was trained with"
+            f"vocabulary file {vocab_file} has {tokens} tokens, but the model's word embeddings have {vocab_size} "
+            "rows; expected the vocabulary the model was trained with"
         )
 
 

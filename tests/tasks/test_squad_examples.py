@@ -154,4 +154,5 @@ def test_unreadable_files(tmp_path: Path, name: str) -> None:
 def test_real_files(shared_data: Path) -> None:
     train = read_squad_examples(shared_data / "squad/train-v1.1.subset11877.json", is_training=True)
     assert (len(train), train.skipped) == (11877, 0)
-    assert all(answer in span for answer, span in zip(map(str.strip, train.answer_texts[:500]), spans(train)[:500]))
+    pairs = zip(train.answer_texts, spans(train), strict=True)
+    assert all(" ".join(answer.split()) in span for answer, span in pairs)
