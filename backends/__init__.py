@@ -26,5 +26,6 @@ def create_backend(name: str, *arguments: Any, **keywords: Any) -> Backend:
     except ModuleNotFoundError as error:
         if error.name not in ("tensorflow", "torch"):
             raise
-        raise UserError(f"--backend {name}: {error.name} is not installed; pip install '.[{name}]' installs it") from error
+        sentence = f"--backend {name}: {error.name} is not installed; pip install '.[{name}]' installs it"
+        raise UserError(sentence) from error
     raise UserError(f"--backend: found '{name}', expected one of {', '.join(BACKEND_NAMES)}")

@@ -1,4 +1,4 @@
-"""What every backend offers. A third backend is written from this page: it owns a model and its optimizer, nothing else.
+"""What every backend offers: a model and its optimizer, nothing else. A third backend is written from this page.
 
 A backend knows no files, flags, epochs or ranks. Tensors cross this line as NumPy arrays under canonical names
 (Google's: ``bert/encoder/layer_0/attention/self/query/kernel``, kernels [in, out]), logits and batches as NumPy too, so

@@ -10,6 +10,7 @@ import json
 import logging
 import random
 import re
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,7 +87,7 @@ def read_squad_examples(
     unfound: list[str] = []
     for where, context, question_list in _paragraphs(_load_articles(path), str(path)):
         matches = list(_WORD.finditer(context))
-        words, word_starts = [match.group() for match in matches], np.array([match.start() for match in matches])
+        words, word_starts = [match.group() for match in matches], [match.start() for match in matches]
         for number, question in enumerate(question_list):
             if max_examples is not None and len(columns.ids) >= max_examples:
                 break
@@ -251,7 +252,7 @@ def _only_answer(answers: list[tuple[str, int]], identifier: str, marked_impossi
 
 
 def _find_answer(
-    words: list[str], word_starts: np.ndarray, answer: str, offset: int, context_length: int
+    words: list[str], word_starts: list[int], answer: str, offset: int, context_length: int
 ) -> tuple[int, int] | None:
     """First and last word of the answer at this character offset, or None where its text is not there.
 
@@ -260,10 +261,10 @@ def _find_answer(
     last_character = offset + len(answer) - 1
     if not answer.strip() or offset < 0 or last_character >= context_length:
         return None
-    first, last = np.searchsorted(word_starts, [offset, last_character], side="right") - 1
+    first, last = bisect_right(word_starts, offset) - 1, bisect_right(word_starts, last_character) - 1
     if first < 0 or " ".join(answer.split()) not in " ".join(words[first : last + 1]):
         return None
-    return int(first), int(last)
+    return first, last
 
 
 def _require_all_or_no_answers(examples: SquadExamples) -> None:

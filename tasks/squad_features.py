@@ -198,7 +198,7 @@ def answer_token_spans(examples: SquadExamples, contexts: TokenizedTexts, tokeni
             continue
         paragraph = examples.paragraph_index[index]
         context = slice(contexts.offsets[paragraph], contexts.offsets[paragraph + 1])
-        start, stop = np.searchsorted(contexts.words[context], [first_word, last_word + 1])
+        start, stop = contexts.words[context].searchsorted((first_word, last_word + 1)).tolist()
         if start == stop:
             continue
         tokens, answer = contexts.ids[context][start:stop].tolist(), answers[index].tolist()

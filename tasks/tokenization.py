@@ -136,14 +136,13 @@ class Tokenizer:
         A word may give no piece at all (a lone control character) or several. Every distinct word is tokenized once
         and its pieces are copied to where it occurs, which is three times as fast on SQuAD's paragraphs.
         """
-        distinct: dict[str, int] = {}
+        distinct = list(dict.fromkeys(chain.from_iterable(word_lists)))
+        positions = {word: position for position, word in enumerate(distinct)}
         words_per_text = np.fromiter(map(len, word_lists), np.int64, len(word_lists))
         index = np.fromiter(
-            (distinct.setdefault(word, len(distinct)) for word in chain.from_iterable(word_lists)),
-            np.int64,
-            int(words_per_text.sum()),
+            map(positions.__getitem__, chain.from_iterable(word_lists)), np.int64, int(words_per_text.sum())
         )
-        pieces, piece_counts = self._pieces_of(list(distinct))
+        pieces, piece_counts = self._pieces_of(distinct)
         counts = piece_counts[index]
         word_ends, first_word = np.cumsum(counts), offsets_of(words_per_text)
         within_word = np.arange(counts.sum()) - np.repeat(word_ends - counts, counts)

@@ -38,11 +38,16 @@ def observe(
 
 
 def find_ranges(
-    observer: Observer, tensors: Mapping[str, np.ndarray], config: BertConfig, mode: Mode, method: str, percentile: float
+    observer: Observer,
+    tensors: Mapping[str, np.ndarray],
+    config: BertConfig,
+    mode: Mode,
+    method: str,
+    percentile: float,
 ) -> tuple[Ranges, dict[str, float]]:
     """Ranges of all quantizers, also those that the mode leaves off, and the fraction each activation range clips.
 
-    Weights take their maximum; activations `method`; query, key and value share their maximum where the mode fuses them.
+    Weights take their maximum, activations `method`; query, key and value share theirs where the mode fuses them.
     """
     quantizers = all_quantizers(config.num_hidden_layers)
     ranges: Ranges = {}

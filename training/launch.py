@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from twinquant.errors import UserError
 
-# Variables by which Open MPI, other MPIs, Horovod's own launcher and torchrun tell a process how many of them there are.
+# How Open MPI, other MPIs, Horovod's own launcher and torchrun tell a process how many of them there are.
 _WORLD_SIZE_VARIABLES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MPI_LOCALNRANKS", "HOROVOD_SIZE", "WORLD_SIZE")
 
 
@@ -24,5 +24,7 @@ def check_launch(horovod: bool, environment: Mapping[str, str] = os.environ) -> 
                 "--num_accumulation_steps to keep the global batch"
             )
     if horovod:
-        return "note: --horovod: started as a single process, so one process trains (several are not part of this version)."
+        return (
+            "note: --horovod: this is a single process, so one process trains (several are not part of this version)."
+        )
     return None

@@ -50,7 +50,7 @@ class TrainingLoop:
         as_checkpoint: Callable[[], Checkpoint],
         teacher: Backend | None = None,
     ) -> None:
-        """`as_checkpoint` gives the backend's weights with the config, ranges and vocabulary that are saved with them."""
+        """`as_checkpoint` gives the backend's weights with the config, ranges and vocabulary saved beside them."""
         self.backend, self.features, self.schedule = backend, features, schedule
         self.folder, self.settings, self.as_checkpoint, self.teacher = folder, settings, as_checkpoint, teacher
 
@@ -70,13 +70,14 @@ class TrainingLoop:
             for step in range(first_step, settings.total_steps):
                 loss = self._step(step)
                 if not math.isfinite(loss):
-                    raise UserError(self._not_finite(step + 1, loss, saved))
+                    what = f"the loss or its gradient is not finite ({loss}) at step {step + 1}"
+                    raise UserError(self._not_finite(what, saved))
                 progress.advance(1, f"loss {loss:.4f}, learning rate {self.schedule(step):.3g}")
                 done = step + 1
                 if done == settings.total_steps or done % settings.save_steps == 0 or watch.received:
-                    self._save(done)
+                    self._save(done, saved)
                     saved = done
-                if watch.received and done < settings.total_steps:
+                if watch.received:
                     name = signal.Signals(watch.received).name
                     raise Interrupted(
                         f"{name} received: saved {self.folder.path(done)} after step {done} of {settings.total_steps}; "
@@ -101,14 +102,18 @@ class TrainingLoop:
             batch |= {f"teacher_{name}": values for name, values in logits.items()}
         return batch
 
-    def _save(self, step: int) -> None:
+    def _save(self, step: int, saved: int) -> None:
         state = TrainingState(step, self.settings.fingerprint, self.backend.optimizer_state())
-        path = self.folder.save(step, self.as_checkpoint(), state)
+        checkpoint = self.as_checkpoint()
+        for name, tensor in checkpoint.tensors.items():
+            if not np.isfinite(tensor).all():  # the update overflowed, although the loss and its gradient did not
+                raise UserError(self._not_finite(f"{name} is not finite after step {step}", saved))
+        path = self.folder.save(step, checkpoint, state)
         logger.info("saved %s", path)
 
-    def _not_finite(self, step: int, loss: float, saved: int) -> str:
+    def _not_finite(self, what: str, saved: int) -> str:
         good = f"the last good checkpoint is {self.folder.path(saved)}" if saved else "nothing was saved yet"
-        return f"the loss or its gradient is not finite ({loss}) at step {step}; {good}; lower --learning_rate"
+        return f"{what}; {good}; lower --learning_rate"
 
 
 def find_resume_point(folder: RunFolder, fingerprint: dict) -> int:
@@ -121,8 +126,8 @@ def find_resume_point(folder: RunFolder, fingerprint: dict) -> int:
     if not resumable:
         if folder.steps():
             raise UserError(
-                f"--output_dir {folder.folder} holds model.ckpt-{folder.steps()[-1]} without its training state, so this "
-                "run could neither resume from it nor keep it; choose another folder"
+                f"--output_dir {folder.folder} holds model.ckpt-{folder.steps()[-1]} without its training state, so "
+                "this run cannot resume from it; choose another folder, or --overwrite_output_dir to start anew"
             )
         return 0
     newest = resumable[-1]
@@ -130,6 +135,7 @@ def find_resume_point(folder: RunFolder, fingerprint: dict) -> int:
     if found != fingerprint:
         raise UserError(
             f"--output_dir {folder.folder} holds {folder.path(newest).name} of another run "
-            f"({describe_difference(found, fingerprint)}); choose another folder or empty this one"
+            f"({describe_difference(found, fingerprint)}); choose another folder, or --overwrite_output_dir to start "
+            "anew"
         )
     return newest

@@ -9,7 +9,12 @@ from training.progress import Progress
 
 
 def predict_all(
-    backend: Backend, features: Features, batch_size: int, longest: int, pad_to_max_length: bool = False, quiet: bool = False
+    backend: Backend,
+    features: Features,
+    batch_size: int,
+    longest: int,
+    pad_to_max_length: bool = False,
+    quiet: bool = False,
 ) -> dict[str, list[np.ndarray]]:
     """Logits of every row, in the order of `features`.
 

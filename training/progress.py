@@ -39,4 +39,5 @@ class Progress:
             self.last_line = self.done
             rate = (self.done - self.initial) / max(time.monotonic() - self.started, 1e-9)
             tail = f", {note}" if note else ""
-            logger.info("%s: %d of %d %ss, %.2f %ss/s%s", self.what, self.done, self.total, self.unit, rate, self.unit, tail)
+            units = f"{self.unit}es" if self.unit.endswith("ch") else f"{self.unit}s"
+            logger.info("%s: %d of %d %s, %.2f %s/s%s", self.what, self.done, self.total, units, rate, units, tail)

@@ -1,4 +1,4 @@
-"""The phases of a script in order: load, calibrate, train, predict. Tasks and backends do not know each other; this does."""
+"""The phases of a script in order: load, calibrate, train, predict. Only here do tasks and backends meet."""
 
 import dataclasses
 import json
@@ -22,6 +22,7 @@ from training.loop import LoopSettings, TrainingLoop, find_resume_point
 from training.prediction import predict_all
 from training.saves import RunFolder
 from training.schedule import LearningRateSchedule, number_of_steps
+from training.teacher import teacher_config
 from twinquant.errors import UserError
 from twinquant.files import make_folder, sha256_of_file, write_json_atomically
 from twinquant.settings import CommonSettings
@@ -54,14 +55,19 @@ class Run:
         """Runs the phases that the flags ask for; returns the scores of the prediction, if there are any."""
         settings = self.settings
         make_folder(settings.output_dir)
-        write_json_atomically(Path(settings.output_dir) / "settings.json", settings.to_dict())
-        self.resume_step = self._resume_step() if settings.do_train else 0
+        self.resume_step = 0
+        if settings.do_train and not settings.overwrite_output_dir:
+            self.resume_step = find_resume_point(self.folder, self.fingerprint())
+        if settings.do_train or settings.do_calib:
+            # Not before a prediction alone, which may run beside a training that is writing into the same folder.
+            self.folder.remove_leftovers()
         if self.resume_step:
             self._load_backend_for_resume()
         else:
             self._load_backend()
-            if settings.do_calib:
-                self.calibrate()
+        write_json_atomically(Path(settings.output_dir) / "settings.json", settings.to_dict())
+        if settings.do_calib and not self.resume_step:
+            self.calibrate()
         if settings.do_train:
             self.train()
         return self.predict() if settings.do_predict else {}
@@ -106,6 +112,9 @@ class Run:
         total = self._total_steps()
         if self.resume_step >= total:
             logger.info("training is complete: %s is there already", self.folder.path(self.resume_step))
+            # The run that trained it may have been killed before these.
+            self.folder.mark_latest(self.resume_step)
+            self._save_twin_file()
             return
         self._quantize(self.checkpoint.source)
         warmup = settings.warmup_steps
@@ -130,6 +139,9 @@ class Run:
             self.as_checkpoint,
             self._teacher(),
         )
+        if not self.resume_step and self.folder.steps():
+            logger.warning("--overwrite_output_dir: the training checkpoints of an earlier run are removed")
+            self.folder.remove_all()
         logger.info("training %d steps from step %d", total, self.resume_step)
         loop.run(self.resume_step)
         self.tensors = self.backend.tensors()
@@ -185,17 +197,6 @@ class Run:
         values["config"] = json.dumps(dataclasses.asdict(self.config), sort_keys=True)
         return json.loads(json.dumps(values))
 
-    def _resume_step(self) -> int:
-        """Step of the checkpoint to go on from; with --overwrite_output_dir another run's checkpoints are removed."""
-        try:
-            return find_resume_point(self.folder, self.fingerprint())
-        except UserError as error:
-            if not self.settings.overwrite_output_dir:
-                raise
-            logger.warning("--overwrite_output_dir: training checkpoints are removed, since %s", error)
-            self.folder.remove_all()
-            return 0
-
     def _start(self) -> str | None:
         """The checkpoint to begin with; None: random weights, which the flags allow for training only."""
         settings = self.settings
@@ -240,11 +241,11 @@ class Run:
     def _global_batch_size(self) -> int:
         return self.settings.train_batch_size * self.settings.num_accumulation_steps
 
-    def _make_backend(self, distillation: DistillationSettings | None = None):
+    def _make_backend(self, config: BertConfig, distillation: DistillationSettings | None = None):
         settings = self.settings
         return create_backend(
             self.backend_name,
-            self.config,
+            config,
             self.task.head,
             RuntimeSettings(settings.device, settings.use_fp16, settings.use_xla, loss_scale=settings.loss_scale),
             OptimizerSettings(
@@ -270,7 +271,7 @@ class Run:
         if not self.checkpoint.tensors and settings.do_train:
             self.checkpoint = random_checkpoint(self.config, self.task.head, settings.seed)
         self.tensors = complete_tensors(self.checkpoint, self.config, self.task.head, settings.seed, new_head)
-        self.backend = self._make_backend(distillation)
+        self.backend = self._make_backend(self.config, distillation)
         self.backend.load(self.tensors)
         logger.info("%s", self.backend.describe_device())
 
@@ -295,9 +296,9 @@ class Run:
         if not settings.distillation:
             return None
         checkpoint = load_checkpoint(str(settings.teacher))
-        teacher = self._make_backend()
-        tensors = complete_tensors(checkpoint, self.config, self.task.head, settings.seed, new_head_allowed=False)
-        teacher.load(tensors)
+        config = teacher_config(checkpoint, self.config, self.vocab_file, settings.max_seq_length)
+        teacher = self._make_backend(config)
+        teacher.load(complete_tensors(checkpoint, config, self.task.head, settings.seed, new_head_allowed=False))
         return teacher
 
     def _save_twin_file(self) -> None:

@@ -3,7 +3,6 @@
 import json
 import logging
 import re
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +12,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from checkpoints.checkpoint import Checkpoint, load_checkpoint
-from checkpoints.hugging_face import write_hugging_face
 from checkpoints.checkpoint_state import write_checkpoint_state
+from checkpoints.hugging_face import write_hugging_face
 from checkpoints.tf_checkpoint import write_tf_checkpoint
 from twinquant.errors import UserError
-from twinquant.files import write_bytes_atomically
+from twinquant.files import remove_folder, remove_temporaries, write_bytes_atomically
 
 logger = logging.getLogger("twinquant")
 
@@ -61,11 +60,19 @@ class RunFolder:
             write_tf_checkpoint(path, checkpoint, state.step if state else None)
         else:
             write_hugging_face(path, checkpoint)
-        self._thin_out()
-        kept = [self.path(step).name for step in self.steps()]
-        kept += [path.name] if path.name not in kept else []
-        write_checkpoint_state(self.folder, path.name, kept)
+        self.mark_latest(label)
         return path
+
+    def mark_latest(self, label: int | str) -> None:
+        """Names that checkpoint in the `checkpoint` file, then removes the oldest steps beyond `keep`."""
+        path, steps = self.path(label), self.steps()
+        kept = [self.path(step).name for step in steps[-self.keep :]]
+        kept += [path.name] if path.name not in kept else []
+        # Before the removal: a run killed in between must not leave the file naming a checkpoint that is gone.
+        write_checkpoint_state(self.folder, path.name, kept)
+        for step in steps[: -self.keep]:
+            self._remove(self.path(step))
+        self._remove_orphans()
 
     def load(self, step: int) -> tuple[Checkpoint, TrainingState]:
         """The checkpoint of that step and its state; a damaged one is a UserError that names the way out."""
@@ -83,6 +90,11 @@ class RunFolder:
         """Removes every training checkpoint; model.ckpt-calibrated stays."""
         for step in self.steps():
             self._remove(self.path(step))
+
+    def remove_leftovers(self) -> None:
+        """Removes what a killed run left half written."""
+        remove_temporaries(self.folder)
+        self._remove_orphans()
 
     def has_state(self, step: int) -> bool:
         """Whether the checkpoint of that step can be resumed from."""
@@ -114,19 +126,19 @@ class RunFolder:
             optimizer = {name: file.get_tensor(name) for name in file.keys()}
         return TrainingState(step, fingerprint, optimizer)
 
-    def _thin_out(self) -> None:
-        """Removes the oldest training checkpoints beyond `keep`, and states whose checkpoint was never finished."""
-        steps = self.steps()
-        for step in steps[: -self.keep] if self.keep > 0 else []:
-            self._remove(self.path(step))
+    def _remove_orphans(self) -> None:
+        """Removes states and data files whose checkpoint was never finished, or was removed only in part."""
         alive = {self._state_path(self.path(step)) for step in self.steps()}
         for orphan in self.folder.glob(f"model.ckpt-*{STATE_SUFFIX}"):
             if orphan not in alive:
                 orphan.unlink()
+        for data in self.folder.glob("model.ckpt-*.data-00000-of-00001"):
+            if not Path(str(data).replace(".data-00000-of-00001", ".index")).exists():
+                data.unlink()
 
     def _remove(self, path: Path) -> None:
         if self.backend == "pytorch":
-            shutil.rmtree(path)
+            remove_folder(path)
         else:
             # The index first: without it the checkpoint is gone, so no half of one is ever found.
             for file in sorted(self.folder.glob(path.name + ".*"), key=lambda file: not file.name.endswith(".index")):

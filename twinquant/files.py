@@ -10,6 +10,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -23,6 +24,7 @@ PathLike = str | os.PathLike[str]
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{12}\.tmp")
 
 
 def make_folder(path: PathLike) -> None:
@@ -62,7 +64,7 @@ def write_files_atomically(writers: Mapping[Any, Callable[[Path], None]]) -> Non
     temporaries = {Path(path): _temporary_beside(Path(path)) for path in writers}
     current = next(iter(temporaries), Path())
     try:
-        for (current, temporary), writer in zip(temporaries.items(), writers.values(), strict=True):
+        for (current, temporary), writer in zip(temporaries.items(), writers.values(), strict=True):  # noqa: B007
             writer(temporary)
             _flush_to_disk(temporary)
         for current, temporary in temporaries.items():
@@ -108,6 +110,30 @@ def atomic_folder(path: PathLike) -> Iterator[Path]:
         raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_folder(path: PathLike) -> None:
+    """Removes a folder with all it holds; its name is gone first, so that no part of it is ever taken for the whole."""
+    temporary = _temporary_beside(Path(path))
+    try:
+        os.rename(path, temporary)
+        shutil.rmtree(temporary)
+    except OSError as error:
+        raise UserError(f"cannot remove {path}: {error.strerror}") from error
+
+
+def remove_temporaries(folder: PathLike) -> None:
+    """Removes what writers that were killed left in `folder` under temporary names; nobody may be writing there now."""
+    for entry in Path(folder).iterdir():
+        if not _TEMPORARY.fullmatch(entry.name):
+            continue
+        try:
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+        except OSError as error:
+            raise UserError(f"cannot remove {entry}, left by a killed run: {error.strerror}") from error
 
 
 def sha256_of_file(path: PathLike) -> str:

@@ -133,9 +133,7 @@ def check_launch(parsed: ParsedFlags) -> None:
             "start one process, with --num_accumulation_steps to keep the global batch."
         )
     if parsed.given("local_rank"):
-        parsed.notes.append(
-            f"note: --local_rank={rank} has no effect: one process trains."
-        )
+        parsed.notes.append(f"note: --local_rank={rank} has no effect: one process trains.")
 
 
 def check_training(parsed: ParsedFlags) -> None:

@@ -17,6 +17,7 @@ from quantization.histogram import Observer
 from quantization.modes import Mode
 from twinquant.errors import UserError
 
+
 def choose_device(requested: str) -> torch.device:
     """The device of that name; "auto" is a GPU when there is one."""
     if requested == "auto":

@@ -26,7 +26,7 @@ def span_loss(logits: Logits, positions: Logits, input_mask: torch.Tensor) -> to
 def distillation_loss(
     student: Logits, teacher: Logits, input_mask: torch.Tensor, settings: DistillationSettings
 ) -> torch.Tensor:
-    """KL divergence between the teacher's and the student's softened spans, start plus end; see DistillationSettings."""
+    """KL divergence between the teacher's and the student's softened spans, start plus end: DistillationSettings."""
     padding = (1.0 - input_mask.float()) * MASK_VALUE
     total = torch.zeros((), device=input_mask.device)
     for student_logits, teacher_logits in zip(student, teacher, strict=True):

@@ -48,7 +48,7 @@ class Settings:
 
 
 class Dense(nn.Module):
-    """x @ kernel + bias with fake(kernel) and fake(x @ kernel); x comes in fake-quantized by its consumer's quantizer."""
+    """x @ kernel + bias with fake(kernel) and fake(x @ kernel); x comes in fake-quantized by its input quantizer."""
 
     def __init__(self, inputs: int, outputs: int, scope: str, settings: Settings) -> None:
         super().__init__()

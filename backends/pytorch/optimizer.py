@@ -33,7 +33,7 @@ class AdamW:
             }
 
     def apply(self, gradients: list[torch.Tensor], learning_rate: float) -> bool:
-        """Clips the gradients (in place) to the global norm and updates; False, and no update, if they are not finite."""
+        """Clips the gradients (in place) to the global norm and updates; False, without an update, if not finite."""
         norm = torch.nn.utils.get_total_norm(gradients)
         if not torch.isfinite(norm):
             return False

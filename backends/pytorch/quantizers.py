@@ -1,4 +1,4 @@
-"""Fake quantization in PyTorch, equal to quantization/numerics.py to the bit, and the switch that all quantizers share."""
+"""Fake quantization in PyTorch, equal to quantization/numerics.py to the bit, and the quantizers' switch."""
 
 from collections.abc import Mapping, Sequence
 

@@ -17,6 +17,7 @@ from quantization.histogram import Observer
 from quantization.modes import Mode
 from twinquant.errors import UserError
 
+
 def choose_device(requested: str) -> str:
     """The device of that name; "auto" is a GPU when there is one."""
     gpus = tf.config.list_logical_devices("GPU")
@@ -43,7 +44,7 @@ class TensorFlowBackend(Backend):
         self.product_dtype = tf.float32
         if self.runtime.half:
             self.product_dtype = tf.bfloat16 if "CPU" in self.device else tf.float16
-        self.quantization = Quantization()
+        self.quantization = Quantization(self.device)
         self.settings = Settings(self.quantization, self.product_dtype, self.runtime.dropout)
         with tf.device(self.device):
             self.model = QuestionAnswering(self.config, self.settings)
@@ -63,7 +64,7 @@ class TensorFlowBackend(Backend):
 
     def set_quantization(self, mode: Mode | None, ranges: Mapping[str, np.ndarray]) -> None:
         self.quantization.configure(mode, ranges, self.config.num_hidden_layers)
-        self._compile()  # ranges are constants of the graph
+        self._compile()  # which quantizers are on is a part of the graph
 
     def predict(self, batch: Batch) -> dict[str, np.ndarray]:
         start_logits, end_logits = self._predict(self._inputs(batch))

@@ -28,7 +28,7 @@ def span_loss(logits: Logits, positions: Logits, input_mask: tf.Tensor) -> tf.Te
 def distillation_loss(
     student: Logits, teacher: Logits, input_mask: tf.Tensor, settings: DistillationSettings
 ) -> tf.Tensor:
-    """KL divergence between the teacher's and the student's softened spans, start plus end; see DistillationSettings."""
+    """KL divergence between the teacher's and the student's softened spans, start plus end: DistillationSettings."""
     padding = (1.0 - tf.cast(input_mask, tf.float32)) * MASK_VALUE
     total = tf.zeros(())
     for student_logits, teacher_logits in zip(student, teacher, strict=True):

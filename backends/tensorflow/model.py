@@ -57,7 +57,7 @@ class Settings:
 
 
 class Dense(tf.Module):
-    """x @ kernel + bias with fake(kernel) and fake(x @ kernel); x comes in fake-quantized by its consumer's quantizer."""
+    """x @ kernel + bias with fake(kernel) and fake(x @ kernel); x comes in fake-quantized by its input quantizer."""
 
     def __init__(self, inputs: int, outputs: int, scope: str, settings: Settings) -> None:
         super().__init__()
@@ -198,7 +198,9 @@ class Bert(tf.Module):
         super().__init__()
         self.settings = settings
         self.embeddings = Embeddings(config, settings)
-        self.layers = [EncoderLayer(config, f"bert/encoder/layer_{i}", settings) for i in range(config.num_hidden_layers)]
+        self.layers = [
+            EncoderLayer(config, f"bert/encoder/layer_{i}", settings) for i in range(config.num_hidden_layers)
+        ]
 
     def __call__(
         self, input_ids: tf.Tensor, input_mask: tf.Tensor, segment_ids: tf.Tensor

@@ -20,7 +20,7 @@ class AdamW:
         self._apply = tf.function(self._update)
 
     def apply(self, gradients: list[tf.Tensor], learning_rate: float) -> bool:
-        """Clips the gradients to the global norm and updates; False, and no update, if they are not finite."""
+        """Clips the gradients to the global norm and updates; False, without an update, if not finite."""
         norm = tf.linalg.global_norm(gradients)
         if not bool(tf.math.is_finite(norm)):
             return False

@@ -1,4 +1,4 @@
-"""Fake quantization in TensorFlow, equal to quantization/numerics.py to the bit, and the switch all quantizers share."""
+"""Fake quantization in TensorFlow, equal to quantization/numerics.py to the bit, and the quantizers' switch."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,7 +13,7 @@ from quantization.numerics import ZERO_AMAX, QuantizerSettings, scale_of
 class Quantizer:
     """One enabled quantizer: its constants, and the fake quantization of a tensor."""
 
-    def __init__(self, settings: QuantizerSettings, amax: np.ndarray) -> None:
+    def __init__(self, settings: QuantizerSettings, amax: np.ndarray, device: str) -> None:
         """amax: float32, () or (channels,) along the output axis of a kernel."""
         self.key = (settings, amax.tobytes())  # equal keys give equal results
         self.per_channel = settings.axis is not None
@@ -24,9 +24,15 @@ class Quantizer:
         lowest = -amax if settings.signed else np.zeros_like(amax)
         # An all-zero range gives q = 0 and y = 0: divide by infinity, multiply by zero.
         is_zero = amax < ZERO_AMAX
-        self.divisor = np.where(is_zero, np.float32(np.inf), scale).astype(np.float32)
-        self.scale = np.where(is_zero, np.float32(0.0), scale).astype(np.float32)
-        self.lowest, self.amax = lowest, amax
+        self.divisor = self._constant(np.where(is_zero, np.float32(np.inf), scale), device)
+        self.scale = self._constant(np.where(is_zero, np.float32(0.0), scale), device)
+        self.lowest, self.amax = self._constant(lowest, device), self._constant(amax, device)
+
+    def _constant(self, value: np.ndarray, device: str) -> tf.Variable:
+        # A variable, not a constant of the graph: Grappler and XLA turn a division by a constant into a multiplication
+        # by its reciprocal, which rounds some values to another integer.
+        with tf.device(device):
+            return tf.Variable(np.asarray(value, np.float32), trainable=False)
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
         return self._fake_quantize(x)
@@ -45,7 +51,8 @@ class Quantizer:
 class Quantization:
     """The state of all quantizers of a model: off, fake-quantizing, or showing what they see to an observer."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: str) -> None:
+        self.device = device
         self.quantizers: dict[str, Quantizer] = {}
         self.observer: Observer | None = None
         self.lengths: np.ndarray | None = None  # of the batch that is observed; None: padding counts
@@ -56,7 +63,7 @@ class Quantization:
         if mode is not None:
             for scope, settings in enabled_quantizers(num_hidden_layers, mode).items():
                 amax = np.asarray(ranges.get(scope, 1.0), np.float32)
-                self.quantizers[scope] = Quantizer(settings, amax)
+                self.quantizers[scope] = Quantizer(settings, amax, self.device)
 
     def __call__(
         self, x: tf.Tensor, scopes: Sequence[str], sequence_axes: tuple[int, ...] = (1,)

@@ -53,6 +53,11 @@ def test_unfound_answers_are_counted_and_skipped(
     assert "skipped 1 training question" in record.getMessage() and "lost" in record.getMessage()
 
 
+def test_offset_before_the_first_word_is_not_found(write_squad: WriteSquad) -> None:
+    path = write_squad((" cat", [("early", "?", [(" cat", 0)]), ("kept", "?", [("cat", 1)])]))
+    assert read_squad_examples(path, is_training=True).ids == ["kept"]
+
+
 def test_paragraph_without_kept_questions_is_not_stored(write_squad: WriteSquad) -> None:
     path = write_squad(("one", [("a", "?", [("two", 0)])]), ("two", [("b", "?", [("two", 0)])]))
     examples = read_squad_examples(path, is_training=True)

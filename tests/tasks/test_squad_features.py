@@ -142,6 +142,16 @@ def test_windows_and_owners_equal_a_plain_loop(
             assert mask[rows[index]].tolist() == [False] * 3 + here + [False] * (room + 1 - length)
 
 
+def test_length_of_the_window_counts_in_the_score() -> None:
+    """A window longer by 310 tokens wins against one token more of context, up to three."""
+    windows = windows_by_loop(440, 400, 350)
+    assert windows == [(0, 400), (350, 90)]
+    owners = max_context_windows(np.array([400, 90]), 350).tolist()
+    assert owners == owners_by_loop(440, windows)
+    without_length = [min(token - 350, 439 - token) > min(token, 399 - token) for token in range(350, 400)]
+    assert owners[350:400] != [int(second) for second in without_length]
+
+
 @pytest.mark.parametrize(
     ("lengths", "message"),
     [

@@ -1,0 +1,211 @@
+"""A run that is broken off and started again ends with the same bits as one that never was."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from small_runs import (
+    BACKENDS,
+    Outcome,
+    assert_equal_arrays,
+    flags,
+    run,
+    saved,
+    start,
+    succeed,
+    write_google_folder,
+    write_squad_folder,
+)
+
+from training.saves import RunFolder
+
+STEPS = 24
+# Calibration, then QAT with dropout: everything that a resumed run must take up again.
+COMMAND = flags(
+    f"""--bert_config_file=squad_model/bert_config.json --vocab_file=squad_model/vocab.txt
+    --train_file=squad_data/train-v1.1.json --predict_file=squad_data/dev-v1.1.json
+    --init_checkpoint=squad_model/bert_model.ckpt --do_calib --do_train --do_predict --if_quant --quant_mode=ft1
+    --calib_batch=2 --train_batch_size=4 --max_seq_length=64 --max_query_length=16 --doc_stride=32
+    --learning_rate=1e-3 --max_steps={STEPS} --save_checkpoints_steps=2 --log_freq=1"""
+)
+
+
+@dataclass
+class Site:
+    """A folder with inputs for one backend, and an unbroken run in `unbroken`."""
+
+    backend: str
+    folder: Path
+
+    def arguments(self, output: str) -> list[str]:
+        return [*COMMAND, f"--backend={self.backend}", f"--output_dir={output}"]
+
+    def finish(self, output: str) -> Outcome:
+        return succeed(*self.arguments(output), cwd=self.folder)
+
+    def breaks(self, output: str, number: int, after: str, delay: float = 0.0) -> subprocess.CompletedProcess[str]:
+        """Runs the command as a process of its own until it logs a line with `after`, then sends the signal."""
+        process = start(*self.arguments(output), cwd=self.folder)
+        assert process.stdout and process.stderr
+        watchdog = threading.Timer(120, process.kill)
+        watchdog.start()
+        try:
+            lines = []
+            for line in process.stderr:
+                lines.append(line)
+                if after in line:
+                    break
+            else:
+                pytest.fail(f"{after!r} was never logged: {''.join(lines)}")
+            time.sleep(delay)
+            process.send_signal(number)
+            out, err = process.communicate()
+        finally:
+            watchdog.cancel()
+            process.kill()
+        return subprocess.CompletedProcess(process.args, process.returncode, out, "".join(lines) + err)
+
+    def assert_as_unbroken(self, output: str) -> None:
+        expected, found = (RunFolder(self.folder / name, self.backend, 3) for name in ("unbroken", output))
+        assert found.steps() == expected.steps() == [STEPS - 4, STEPS - 2, STEPS]
+        for step in expected.steps():
+            (checkpoint, state), (whole, whole_state) = found.load(step), expected.load(step)
+            assert_equal_arrays(checkpoint.tensors, whole.tensors)
+            assert_equal_arrays(checkpoint.ranges, whole.ranges)
+            assert_equal_arrays(state.optimizer, whole_state.optimizer)
+        names = [
+            sorted(str(path.relative_to(self.folder / name)) for path in (self.folder / name).rglob("*"))
+            for name in ("unbroken", output)
+        ]
+        assert names[1] == names[0]
+        for name in ("predictions.json", "nbest_predictions.json", "eval_results.json", "checkpoint"):
+            assert (found.folder / name).read_bytes() == (expected.folder / name).read_bytes(), name
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
+def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Site:
+    folder = tmp_path_factory.mktemp(f"resume-{request.param}")
+    write_google_folder(folder / "squad_model")
+    write_squad_folder(folder / "squad_data", train=12, dev=4)
+    site = Site(request.param, folder)
+    site.finish("unbroken")
+    return site
+
+
+def test_calibration_and_training_in_one_call(site: Site) -> None:
+    """Both checkpoints are there, and training started from the calibration's ranges."""
+    saves = RunFolder(site.folder / "unbroken", site.backend, 3)
+    calibrated, trained = (saved(saves.path(label)) for label in ("calibrated", STEPS))
+    assert_equal_arrays(trained.ranges, calibrated.ranges)
+    name = "bert/encoder/layer_0/attention/self/query/kernel"
+    assert abs(trained.tensors[name] - calibrated.tensors[name]).max() > 1e-4
+
+
+def test_killed_runs(site: Site) -> None:
+    """SIGKILL at three moments: before the first save, just after a save, and a little later, whatever it does then."""
+    moments = [("training", 0.0), ("saved killed/model.ckpt-4", 0.0), ("saved killed/model.ckpt-", 0.05)]
+    for after, delay in moments:
+        broken = site.breaks("killed", signal.SIGKILL, after, delay)
+        assert broken.returncode == -signal.SIGKILL and "predicted" not in broken.stderr
+    last = site.finish("killed")
+    assert "resuming from killed/model.ckpt-" in last.err
+    site.assert_as_unbroken("killed")
+
+
+def test_asked_to_stop(site: Site) -> None:
+    """SIGTERM, then Ctrl-C after the second start: each saves, says so and leaves with the shell's exit code."""
+    reached = []
+    for number, name in ((signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "SIGINT")):
+        stopped = site.breaks("stopped", number, "saved stopped/model.ckpt-")
+        assert stopped.returncode == 128 + number
+        assert stopped.stdout == "" and "Traceback" not in stopped.stderr
+        line = stopped.stderr.splitlines()[-1]
+        assert f"{name} received: saved stopped/model.ckpt-" in line and "the same command goes on" in line
+        reached.append(int(re.findall(r"model\.ckpt-(\d+)", line)[-1]))
+    assert 2 <= reached[0] < reached[1] < STEPS
+    site.finish("stopped")
+    # The signals may have come between two regular saves, which makes the list of kept steps another one at times.
+    site.assert_as_unbroken("stopped")
+
+
+def test_a_signal_in_the_last_step_is_not_lost(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes while the last checkpoint is written: the run leaves before predicting."""
+    from run_squad import PROGRAM, main
+    from training.saves import write_checkpoint_state
+    from twinquant.main import run_main
+
+    def signalled(folder: Path, name: str, names: list[str]) -> None:
+        if name.endswith(f"-{STEPS}"):
+            os.kill(os.getpid(), signal.SIGTERM)
+        write_checkpoint_state(folder, name, names)
+
+    shutil.copytree(site.folder / "unbroken", site.folder / "late")
+    for path in (site.folder / "late").glob(f"model.ckpt-{STEPS}*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    monkeypatch.setattr("training.saves.write_checkpoint_state", signalled)
+    monkeypatch.chdir(site.folder)
+    (site.folder / "late/predictions.json").unlink()
+    assert run_main(main, PROGRAM, site.arguments("late")) == 143
+    assert not (site.folder / "late/predictions.json").exists()
+
+
+def test_killed_before_the_state_file_is_written(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last checkpoint is there, but `checkpoint` still names the one before; the next start mends that."""
+    output = site.folder / "unnamed"
+    shutil.copytree(site.folder / "unbroken", output)
+    (output / "checkpoint").write_text(f'model_checkpoint_path: "model.ckpt-{STEPS - 2}"\n')
+    outcome = site.finish("unnamed")
+    assert "training is complete" in outcome.err and not outcome.losses
+    site.assert_as_unbroken("unnamed")
+
+
+def test_a_finished_run_started_again_only_predicts(site: Site) -> None:
+    output = site.folder / "unbroken"
+    before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
+    outcome = site.finish("unbroken")
+    assert "training is complete" in outcome.err and not outcome.losses and "calibrate:" not in outcome.err
+    assert {path: path.read_bytes() for path in output.rglob("*") if path.is_file()} == before
+    assert outcome.scores == json.loads((output / "eval_results.json").read_text())
+
+
+def test_overwrite_output_dir_starts_anew(site: Site) -> None:
+    shutil.copytree(site.folder / "unbroken", site.folder / "anew")
+    outcome = succeed(*site.arguments("anew"), "--overwrite_output_dir", cwd=site.folder)
+    assert len(outcome.losses) == STEPS and "calibrate:" in outcome.err
+    site.assert_as_unbroken("anew")
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped"])
+def test_a_damaged_checkpoint_is_named_with_the_way_out(site: Site, damage: str) -> None:
+    """Nothing older is taken in its place unasked; after the step that the sentence names, the run ends the same."""
+    output = site.folder / f"damaged-{damage}"
+    shutil.copytree(site.folder / "unbroken", output)
+    shutil.rmtree(output / "features")
+    files = {
+        "tensorflow": output / f"model.ckpt-{STEPS}.data-00000-of-00001",
+        "pytorch": output / f"model.ckpt-{STEPS}/model.safetensors",
+    }
+    file = files[site.backend]
+    data = bytearray(file.read_bytes())
+    if damage == "cut":
+        del data[len(data) // 2 :]
+    elif site.backend == "pytorch":
+        pytest.skip("safetensors files have no checksum")
+    else:
+        data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    error = run(*site.arguments(output.name), cwd=site.folder).error()
+    assert file.name in error and f"remove {output.name}/model.ckpt-{STEPS}*" in error
+    assert f"to resume from {output.name}/model.ckpt-{STEPS - 2}" in error
+    for path in output.glob(f"model.ckpt-{STEPS}*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert f"resuming from {output.name}/model.ckpt-{STEPS - 2}" in site.finish(output.name).err
+    site.assert_as_unbroken(output.name)
