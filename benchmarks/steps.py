@@ -115,13 +115,10 @@ def measure(name: str, shape: str, rounds: int) -> None:
         peer = floating  # reused: three models of BERT-base's size with optimizer states need not be in memory
         peer.set_quantization(MODE, ranges)
         use_torch_ao(peer, ranges)
-        report(
-            "QAT step / QAT step with torch.ao's FakeQuantize",
-            alternate(
-                rounds, lambda: quantized.train_step([batch], 1e-5, 1), lambda: peer.train_step([batch], 1e-5, 1)
-            ),
-            "at most 1",
+        times = alternate(
+            rounds, lambda: quantized.train_step([batch], 1e-5, 1), lambda: peer.train_step([batch], 1e-5, 1)
         )
+        report("QAT step / QAT step with torch.ao's FakeQuantize", times, "at most 1")
 
 
 def main() -> None:

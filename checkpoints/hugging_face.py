@@ -1,4 +1,4 @@
-"""Hugging Face folders: config.json, model.safetensors (or pytorch_model.bin), vocab.txt, and our ranges beside them."""
+"""Hugging Face folders: config.json, model.safetensors (or pytorch_model.bin), vocab.txt, and our ranges beside."""
 
 import json
 import os

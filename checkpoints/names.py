@@ -1,8 +1,8 @@
 """The one table of tensor names: canonical (Google's), Hugging Face's, shapes; and the names of quantizers.
 
-Canonical names are those of Google's checkpoints (google-research/bert), kernels [in, out]. Hugging Face names are those
-of `transformers`' BertForQuestionAnswering and BertForSequenceClassification, weights [out, in]. Quantizer scopes are
-those of FasterTransformer's TensorFlow example, quantizer modules those of its PyTorch example.
+Canonical names are those of Google's checkpoints (google-research/bert), kernels [in, out]. Hugging Face names are
+those of `transformers`' BertForQuestionAnswering and BertForSequenceClassification, weights [out, in]. Quantizer scopes
+are those of FasterTransformer's TensorFlow example, quantizer modules those of its PyTorch example.
 """
 
 import re

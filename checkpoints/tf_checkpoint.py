@@ -148,7 +148,7 @@ def _looks_calibrated(scope: str, low: np.ndarray, high: np.ndarray) -> bool:
     """False for the random initial values that FasterTransformer's example saves when it never calibrated.
 
     Calibrated activation ranges are exactly symmetric, calibrated kernels have min <= max; random numbers are neither.
-    Ranges that are not finite pass: they come from a calibration gone wrong, which the quantizer itself reports by name.
+    Ranges that are not finite pass: they come from a calibration gone wrong, which the quantizer reports by name.
     """
     if not (np.isfinite(low).all() and np.isfinite(high).all()):
         return True

@@ -23,7 +23,8 @@ def read_torch_file(path: Path) -> dict[str, Any]:
     except Exception as error:  # torch raises many types here; each of them means that the file is not usable
         reason = str(error).strip().splitlines()
         raise UserError(
-            f"{path} is not a readable PyTorch state dict ({type(error).__name__}: {reason[0] if reason else 'no text'})"
+            f"{path} is not a readable PyTorch state dict "
+            f"({type(error).__name__}: {reason[0] if reason else 'no text'})"
         ) from error
     if isinstance(state, Mapping) and isinstance(state.get("model"), Mapping):
         state = state["model"]

@@ -1,8 +1,8 @@
 """What is quantized: one table, rows = the tensors of a BERT encoder, columns = the modes. Every consumer reads it.
 
-Modes ft1, ft2, ft3 and trt place quantizers as FasterTransformer's BERT example does (its TensorFlow and PyTorch scripts
-agree); ``ort`` is ft1 with one change: the softmax output is quantized unsigned at the fixed scale 1/255, which is what
-onnxruntime's uint8 kernels take and cannot clip the large probabilities of short sequences.
+Modes ft1, ft2, ft3 and trt place quantizers as FasterTransformer's BERT example does (its TensorFlow and PyTorch
+scripts agree); ``ort`` is ft1 with one change: the softmax output is quantized unsigned at the fixed scale 1/255, which
+is what onnxruntime's uint8 kernels take and cannot clip the large probabilities of short sequences.
 """
 
 import re
@@ -174,9 +174,9 @@ def custom_mode(
     )
 
 
-def _search(keyword: str, name: str) -> bool:
+def _search(keyword: str, name: str | None) -> bool:
     try:
-        return re.search(keyword, name) is not None
+        return name is not None and re.search(keyword, name) is not None
     except re.error as error:
         raise UserError(f"--quant-disable-keyword: '{keyword}' is not a regular expression ({error})") from error
 

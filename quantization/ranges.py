@@ -58,7 +58,8 @@ def _checked(
     mode: Mode,
     source: str,
 ) -> np.ndarray:
-    remedy = f"run with --do_calib --quant_mode={mode.name} and start from the model.ckpt-calibrated it writes"
+    flags = "and the same quantization flags" if mode.name == "custom" else f"--quant_mode={mode.name}"
+    remedy = f"run with --do_calib {flags} and start from the model.ckpt-calibrated it writes"
     if scope not in ranges:
         state = "was never calibrated" if not ranges else "was calibrated without it"
         raise UserError(f"quantizer {scope} has no range: {source} {state}; {remedy}")

@@ -24,7 +24,5 @@ def check_launch(horovod: bool, environment: Mapping[str, str] = os.environ) -> 
                 "--num_accumulation_steps to keep the global batch"
             )
     if horovod:
-        return (
-            "note: --horovod: this is a single process, so one process trains (several are not part of this version)."
-        )
+        return "note: --horovod: this is a single process, so one trains (several are not part of this version)."
     return None

@@ -7,8 +7,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from backends import create_backend
-from backends.base import DistillationSettings, OptimizerSettings, RuntimeSettings
+from backends.base import Backend, DistillationSettings, OptimizerSettings, RuntimeSettings
 from checkpoints.checkpoint import Checkpoint, load_checkpoint
 from checkpoints.checkpoint_state import latest_checkpoint
 from checkpoints.config import BertConfig
@@ -34,6 +36,9 @@ TaskFactory = Callable[[BertConfig, Path], Task]
 
 class Run:
     """One call of a script: its settings, its task, its backend and the checkpoint it works on."""
+
+    backend: Backend
+    tensors: dict[str, np.ndarray]
 
     def __init__(self, settings: CommonSettings, backend_name: str, make_task: TaskFactory) -> None:
         """Reads the checkpoint, the config and the vocabulary; the frameworks are not imported yet.
@@ -193,7 +198,7 @@ class Run:
             names += ["teacher", "distillation_loss", "distillation_loss_scale", "distillation_temperature"]
         values = {name: getattr(settings, name, None) for name in names}
         values |= {"backend": self.backend_name, "steps": self._total_steps()}
-        values |= {"train_file": sha256_of_file(settings.train_file), "vocab_file": sha256_of_file(self.vocab_file)}
+        values |= {"train_file": sha256_of_file(str(settings.train_file)), "vocab_file": sha256_of_file(self.vocab_file)}
         values["config"] = json.dumps(dataclasses.asdict(self.config), sort_keys=True)
         return json.loads(json.dumps(values))
 

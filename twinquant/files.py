@@ -28,7 +28,7 @@ _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{12}\.tmp")
 
 
 def make_folder(path: PathLike) -> None:
-    """Makes a folder and its parents where they are not there yet; UserError where that fails or a file is in the way."""
+    """Makes a folder and its parents where they are not there yet; UserError where that fails."""
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -168,7 +168,7 @@ def _flush_to_disk(path: Path) -> None:
 
 
 def _move_folder(temporary: Path, path: Path) -> None:
-    """Renames `temporary` to `path`; an old folder there ends up under the temporary name and is removed by the caller."""
+    """Renames `temporary` to `path`; an old folder there gets the temporary name, and the caller removes it."""
     if not path.exists():
         os.rename(temporary, path)
     elif not _exchange(temporary, path):

@@ -23,6 +23,11 @@ class CommonSettings:
     save_per_epoch: bool
     keep_checkpoints: int
 
+    train_file: str | None
+    predict_file: str | None
+    max_seq_length: int
+    pad_to_max_length: bool
+
     do_calib: bool
     calib_batch: int
     calib_method: str
@@ -46,6 +51,9 @@ class CommonSettings:
     if_quant: bool
     quant_mode: str | None  # None: custom_mode holds
     custom_mode: dict[str, Any] | None  # keyword arguments of quantization.modes.custom_mode
+
+    do_predict: bool
+    predict_batch_size: int
 
     distillation: bool
     teacher: str | None

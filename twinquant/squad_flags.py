@@ -120,16 +120,10 @@ ALL_FLAGS = COMMON_FLAGS + SQUAD_FLAGS + EXPORT_FLAGS + OLD_FLAGS
 class SquadSettings(CommonSettings):
     """The settings of run_squad.py; each field is explained by the flag of the same name (`--help`)."""
 
-    train_file: str | None
-    predict_file: str | None
-    max_seq_length: int
     doc_stride: int
     max_query_length: int
     version_2_with_negative: bool
-    pad_to_max_length: bool
-    do_predict: bool
     do_eval: bool
-    predict_batch_size: int
     n_best_size: int
     max_answer_length: int
     null_score_diff_threshold: float

@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from quantization.histogram import Observer
 from quantization.modes import Mode, enabled_quantizers
-from quantization.numerics import ZERO_AMAX, QuantizerSettings, scale_of
+from quantization.numerics import ZERO_AMAX, QuantizerSettings, check_amax, scale_of
 
 
 class Quantizer:
@@ -62,7 +62,8 @@ class Quantization:
         self.quantizers = {}
         if mode is not None:
             for scope, settings in enabled_quantizers(num_hidden_layers, mode).items():
-                amax = np.asarray(ranges.get(scope, 1.0), np.float32)
+                # At a fixed scale the range is known, and none is stored.
+                amax = np.ones((), np.float32) if settings.fixed_scale else check_amax(ranges.get(scope), scope)
                 self.quantizers[scope] = Quantizer(settings, amax, self.device)
 
     def __call__(

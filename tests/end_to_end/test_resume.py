@@ -61,7 +61,7 @@ class Site:
             lines = []
             for line in process.stderr:
                 lines.append(line)
-                if after in line:
+                if re.search(after, line):
                     break
             else:
                 pytest.fail(f"{after!r} was never logged: {''.join(lines)}")
@@ -111,7 +111,7 @@ def test_calibration_and_training_in_one_call(site: Site) -> None:
 
 def test_killed_runs(site: Site) -> None:
     """SIGKILL at three moments: before the first save, just after a save, and a little later, whatever it does then."""
-    moments = [("training", 0.0), ("saved killed/model.ckpt-4", 0.0), ("saved killed/model.ckpt-", 0.05)]
+    moments = [("training", 0.0), (r"saved killed/model\.ckpt-4", 0.0), (r"saved killed/model\.ckpt-\d", 0.05)]
     for after, delay in moments:
         broken = site.breaks("killed", signal.SIGKILL, after, delay)
         assert broken.returncode == -signal.SIGKILL and "predicted" not in broken.stderr
@@ -124,7 +124,7 @@ def test_asked_to_stop(site: Site) -> None:
     """SIGTERM, then Ctrl-C after the second start: each saves, says so and leaves with the shell's exit code."""
     reached = []
     for number, name in ((signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "SIGINT")):
-        stopped = site.breaks("stopped", number, "saved stopped/model.ckpt-")
+        stopped = site.breaks("stopped", number, r"saved stopped/model\.ckpt-\d")
         assert stopped.returncode == 128 + number
         assert stopped.stdout == "" and "Traceback" not in stopped.stderr
         line = stopped.stderr.splitlines()[-1]
@@ -132,7 +132,6 @@ def test_asked_to_stop(site: Site) -> None:
         reached.append(int(re.findall(r"model\.ckpt-(\d+)", line)[-1]))
     assert 2 <= reached[0] < reached[1] < STEPS
     site.finish("stopped")
-    # The signals may have come between two regular saves, which makes the list of kept steps another one at times.
     site.assert_as_unbroken("stopped")
 
 
