@@ -12,6 +12,7 @@ from pathlib import Path
 
 from checkpoints.config import BertConfig
 from tasks.squad import SquadTask
+from training import progress
 from training.interruption import Interrupted
 from training.launch import check_launch
 from training.run import Run
@@ -58,6 +59,7 @@ def main(argv: Sequence[str]) -> int:
     notes = [*settings.notes, launch_note, backend_note]
     for line in (settings.describe_given(), *filter(None, notes), f"backend: {backend}"):
         logger.info("%s", line)
+    progress.bars_wanted = not settings.disable_progress_bar
     keep_freed_memory()
     run = Run(settings, backend, lambda config, vocab_file: make_task(settings, config, vocab_file))
     try:
@@ -65,7 +67,7 @@ def main(argv: Sequence[str]) -> int:
     except Interrupted as interruption:
         logger.warning("%s", interruption)
         return interruption.exit_code
-    if metrics:
+    if metrics and settings.do_eval:
         if settings.json_summary:
             write_json_atomically(settings.json_summary, metrics)
         print(json.dumps({name: metrics[name] for name in ("exact_match", "f1")}))

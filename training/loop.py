@@ -33,6 +33,7 @@ class LoopSettings:
     pad_to_max_length: bool
     seed: int
     save_steps: int
+    steps_per_epoch: int  # a checkpoint at the end of every epoch too; 0: not
     log_steps: int
     fingerprint: dict
 
@@ -74,7 +75,9 @@ class TrainingLoop:
                     raise UserError(self._not_finite(what, saved))
                 progress.advance(1, f"loss {loss:.4f}, learning rate {self.schedule(step):.3g}")
                 done = step + 1
-                if done == settings.total_steps or done % settings.save_steps == 0 or watch.received:
+                epoch_ends = settings.steps_per_epoch > 0 and done % settings.steps_per_epoch == 0
+                due = done == settings.total_steps or done % settings.save_steps == 0 or epoch_ends
+                if due or watch.received:
                     self._save(done, saved)
                     saved = done
                 if watch.received:

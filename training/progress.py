@@ -7,6 +7,8 @@ import time
 from tqdm import tqdm
 
 logger = logging.getLogger("twinquant")
+bars_wanted = True  # --disable_progress_bar makes it False
+
 
 
 class Progress:
@@ -19,7 +21,7 @@ class Progress:
         self.quiet = quiet
         self.started, self.initial, self.last_line = time.monotonic(), initial, initial
         self.bar = None
-        if not quiet and sys.stderr.isatty():
+        if not quiet and bars_wanted and sys.stderr.isatty():
             self.bar = tqdm(desc=what, total=total, unit=unit, initial=initial, dynamic_ncols=True)
 
     def __enter__(self) -> "Progress":

@@ -137,7 +137,8 @@ class Run:
                 max_seq_length=settings.max_seq_length,
                 pad_to_max_length=settings.pad_to_max_length or settings.use_xla,
                 seed=settings.seed,
-                save_steps=self._steps_per_epoch() if settings.save_per_epoch else settings.save_checkpoints_steps,
+                save_steps=settings.save_checkpoints_steps,
+                steps_per_epoch=self._steps_per_epoch() if settings.save_per_epoch else 0,
                 log_steps=settings.log_freq,
                 fingerprint=self.fingerprint(),
             ),
@@ -198,7 +199,8 @@ class Run:
             names += ["teacher", "distillation_loss", "distillation_loss_scale", "distillation_temperature"]
         values = {name: getattr(settings, name, None) for name in names}
         values |= {"backend": self.backend_name, "steps": self._total_steps()}
-        values |= {"train_file": sha256_of_file(str(settings.train_file)), "vocab_file": sha256_of_file(self.vocab_file)}
+        values["train_file"] = sha256_of_file(str(settings.train_file))
+        values["vocab_file"] = sha256_of_file(self.vocab_file)
         values["config"] = json.dumps(dataclasses.asdict(self.config), sort_keys=True)
         return json.loads(json.dumps(values))
 

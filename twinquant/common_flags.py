@@ -114,20 +114,22 @@ RUNTIME_FLAGS = (
     Flag("device", str, "auto", "runtime", "Where to compute: auto, cpu, cuda, cuda:1 and so on, mps or xpu; auto "
          "takes the accelerator that the framework finds.", metavar="DEVICE"),
     Flag("no_cuda", bool, False, "runtime", "The same as --device=cpu.", aliases=("use_cpu",), kept=False),
-    Flag("use_fp16", bool, False, "runtime", "Compute in mixed precision.", aliases=("fp16", "amp")),
-    Flag("loss_scale", float, 0.0, "runtime", "Loss scale of training in fp16; 0 adapts it to overflows.",
+    Flag("use_fp16", bool, False, "runtime", "Matrix products in half precision: float16 with loss "
+         "scaling on a GPU, bfloat16 on a CPU that has it (elsewhere a warning, and float32).", aliases=("fp16", "amp")),
+    Flag("loss_scale", float, 0.0, "runtime", "Loss scale of training in float16; 0 adapts it to overflows.",
          within="[0, inf)"),
-    Flag("use_xla", bool, False, "runtime", "Compile the TensorFlow model with XLA."),
-    Flag("cache_dir", str, None, "runtime", "Folder for the features made from the data files and for models fetched "
-         "by hub name; when not given, features are not kept.", metavar="FOLDER"),
-    Flag("overwrite_cache", bool, False, "runtime", "Make the features anew although --cache_dir holds them.",
+    Flag("use_xla", bool, False, "runtime", "Compile the model: with XLA in TensorFlow, with torch.compile in "
+         "PyTorch. Batches are then padded to --max_seq_length, so that one compilation serves all."),
+    Flag("cache_dir", str, None, "runtime", "Folder for the features made from the data files; when not given, the "
+         "folder features in --output_dir.", metavar="FOLDER"),
+    Flag("overwrite_cache", bool, False, "runtime", "Make the features anew although they are in the cache.",
          aliases=("skip_cache",)),
     Flag("log_freq", int, 50, "runtime", "Log the loss every so many updates.", aliases=("logging_steps",),
          within="[1, inf)"),
     Flag("json_summary", str, None, "runtime", "A file to which the results are written too, as JSON.",
          metavar="FILE"),
     Flag("disable_progress_bar", bool, False, "runtime", "Show no progress bars."),
-    Flag("verbose_logging", bool, False, "runtime", "Log more: settings of every quantizer, first examples, timings."),
+    Flag("verbose_logging", bool, False, "runtime", "Log more: details of the answers' projection onto the text."),
 )
 
 MULTI_PROCESS_FLAGS = (

@@ -1,12 +1,15 @@
 """The PyTorch backend. Mirrors backends/tensorflow/backend.py."""
 
 import math
+import os
+import shutil
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 
 from backends.base import Backend, Batch
+from backends.cpu import half_precision_pays
 from backends.loss_scale import LossScale
 from backends.pytorch.losses import distillation_loss, span_loss
 from backends.pytorch.model import QuestionAnswering, Settings, parameters_by_name
@@ -40,14 +43,16 @@ class PyTorchBackend(Backend):
         super().__init__(*arguments, **keywords)
         self.device = choose_device(self.runtime.device)
         self.product_dtype = torch.float32
-        if self.runtime.half:
-            self.product_dtype = torch.bfloat16 if self.device.type == "cpu" else torch.float16
+        if self.runtime.half and self.device.type != "cpu":
+            self.product_dtype = torch.float16
+        elif self.runtime.half and half_precision_pays():
+            self.product_dtype = torch.bfloat16
         self.quantization = Quantization(self.device)
         self.settings = Settings(self.quantization, self.product_dtype, self.runtime.dropout)
         self.model = QuestionAnswering(self.config, self.settings).to(self.device)
         found = parameters_by_name(self.model)
         self.parameters = {name: found[name] for name in expected_tensors(self.config, self.head)}
-        self.compute = torch.compile(self.model, dynamic=True) if self.runtime.compile else self.model
+        self.compute = self._compiled() if self.runtime.compile else self.model
         self.optimizer: AdamW | None = None
         self.loss_scale = LossScale.create(self.product_dtype == torch.float16, self.runtime.loss_scale)
 
@@ -115,6 +120,11 @@ class PyTorchBackend(Backend):
         place = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
         products = str(self.product_dtype).removeprefix("torch.")
         return f"PyTorch {torch.__version__} on {place}, {torch.get_num_threads()} threads, {products} matrix products"
+
+    def _compiled(self):
+        if self.device.type == "cpu" and not any(map(shutil.which, (os.environ.get("CXX", "g++"), "g++", "clang++"))):
+            raise UserError("--use_xla compiles PyTorch's model to C++: no compiler (g++) was found on the PATH")
+        return torch.compile(self.model, dynamic=True)
 
     def _inputs(self, batch: Batch) -> dict[str, torch.Tensor]:
         arrays = {name: np.ascontiguousarray(array) for name, array in batch.items()}

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from backends.base import Backend, Batch
+from backends.cpu import half_precision_pays
 from backends.loss_scale import LossScale
 from backends.tensorflow.losses import distillation_loss, span_loss
 from backends.tensorflow.model import QuestionAnswering, Settings, parameters_by_name
@@ -42,8 +43,10 @@ class TensorFlowBackend(Backend):
         tf.config.experimental.enable_op_determinism()
         self.device = choose_device(self.runtime.device)
         self.product_dtype = tf.float32
-        if self.runtime.half:
-            self.product_dtype = tf.bfloat16 if "CPU" in self.device else tf.float16
+        if self.runtime.half and "CPU" not in self.device:
+            self.product_dtype = tf.float16
+        elif self.runtime.half and half_precision_pays():
+            self.product_dtype = tf.bfloat16
         self.quantization = Quantization(self.device)
         self.settings = Settings(self.quantization, self.product_dtype, self.runtime.dropout)
         with tf.device(self.device):

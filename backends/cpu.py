@@ -1,0 +1,30 @@
+"""What the processor can do, asked without a framework."""
+
+import logging
+from pathlib import Path
+
+logger = logging.getLogger("twinquant")
+
+# As /proc/cpuinfo spells them on x86-64 (AVX-512 and AMX) and on Arm.
+_BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
+
+
+def has_bfloat16(cpuinfo: str | Path = "/proc/cpuinfo") -> bool:
+    """Whether the CPU multiplies bfloat16 itself; False where that cannot be told."""
+    try:
+        lines = Path(cpuinfo).read_text().splitlines()
+    except OSError:
+        return False
+    flags = [line.partition(":")[2].split() for line in lines if line.lower().startswith(("flags", "features"))]
+    return any(_BFLOAT16_FLAGS.intersection(words) for words in flags)
+
+
+def half_precision_pays() -> bool:
+    """Whether --use_fp16 means bfloat16 on this CPU; says loudly where it does not."""
+    if has_bfloat16():
+        return True
+    logger.warning(
+        "warning: --use_fp16 has no effect: this CPU has no bfloat16 instructions, and emulated ones would be many "
+        "times slower than float32; computing in float32"
+    )
+    return False
