@@ -47,8 +47,8 @@ def tiny_tensors(config: BertConfig, seed: int = 0, head: str | None = QUESTION_
     for name, array in tensors.items():
         if array.ndim == 1:
             array += (0.2 * rng.standard_normal(array.shape)).astype(np.float32)
-    # Padding must stand out wherever it is not left out.
-    tensors["bert/embeddings/word_embeddings"][PAD_TOKEN] *= 5.0
+    # Padding must stand out wherever it is not left out, also behind a LayerNorm: one large value.
+    tensors["bert/embeddings/word_embeddings"][PAD_TOKEN, 1] = 20.0
     return tensors
 
 

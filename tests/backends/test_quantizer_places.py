@@ -5,6 +5,7 @@ The tests therefore search for a batch that keeps clear of all borders, by more 
 """
 
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ ROWS = [row.scope for row in LAYER_ROWS + MODEL_ROWS]
 EVERYTHING = custom_mode()
 
 
+@cache
 def clear_case(mode: Mode):
     """A batch without near ties, its ranges, and the reference's logits."""
     for seed in range(100):
@@ -80,7 +82,7 @@ def test_new_ranges_replace_the_old_ones(backend):
 @pytest.mark.parametrize("per_channel", [False, True], ids=["per-tensor", "per-channel"])
 def test_every_single_quantizer_sits_at_its_tensor(backend, per_channel):
     """Also those that every mode leaves off (the sum before LayerNorm)."""
-    for scope in ROWS:
+    for scope in [row for row in ROWS if row.endswith("kernel_quantizer") or not per_channel]:
         mode = replace(EVERYTHING, name=f"only {scope}", enabled=frozenset([scope]), per_channel=per_channel)
         batch, ranges, expected = clear_case(mode)
         backend.set_quantization(mode, ranges)
@@ -95,9 +97,12 @@ def test_turning_off_any_one_quantizer_shows(backend, mode_name):
     batch, ranges, _ = clear_case(mode)
     backend.set_quantization(mode, ranges)
     whole = backend.predict(batch)
-    for scope in sorted(mode.enabled):
-        backend.set_quantization(replace(mode, enabled=mode.enabled - {scope}), ranges)
+    quantizers = backend.quantization.quantizers
+    for scope in list(quantizers):
+        quantizer = quantizers.pop(scope)
         assert largest_difference(backend.predict(batch), whole) > TOLERANCE, scope
+        quantizers[scope] = quantizer
+    assert largest_difference(backend.predict(batch), whole) == 0
 
 
 @pytest.mark.usefixtures("without_graphs")

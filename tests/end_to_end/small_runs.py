@@ -88,11 +88,11 @@ def start(*arguments: str, cwd: Path, environment: Mapping[str, str] | None = No
     )
 
 
-def tiny_config(vocab_size: int, positions: int = 128, hidden: int = 32) -> BertConfig:
+def tiny_config(vocab_size: int, positions: int = 128, hidden: int = 32, layers: int = 2) -> BertConfig:
     return BertConfig(
         vocab_size=vocab_size,
         hidden_size=hidden,
-        num_hidden_layers=2,
+        num_hidden_layers=layers,
         num_attention_heads=4,
         intermediate_size=2 * hidden,
         max_position_embeddings=positions,
@@ -118,12 +118,12 @@ def vocabulary() -> list[str]:
     return [*SPECIAL_TOKENS, *characters, *(f"##{character}" for character in characters), *common]
 
 
-def write_google_folder(folder: Path, positions: int = 128) -> BertConfig:
+def write_google_folder(folder: Path, positions: int = 128, layers: int = 2) -> BertConfig:
     """bert_config.json, vocab.txt and bert_model.ckpt as Google publishes them: no head for questions, but a pooler,
     the heads of pre-training and the slots of Adam."""
     folder.mkdir(parents=True)
     tokens = vocabulary()
-    config = tiny_config(len(tokens), positions)
+    config = tiny_config(len(tokens), positions, layers=layers)
     tensors = random_tensors(config, head=None)
     extra = {f"{name}/adam_{slot}": np.zeros_like(array) for name, array in tensors.items() for slot in "mv"}
     extra |= {

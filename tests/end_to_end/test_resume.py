@@ -93,7 +93,7 @@ class Site:
 @pytest.fixture(scope="module", params=BACKENDS)
 def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Site:
     folder = tmp_path_factory.mktemp(f"resume-{request.param}")
-    write_google_folder(folder / "squad_model")
+    write_google_folder(folder / "squad_model", layers=1)
     write_squad_folder(folder / "squad_data", train=12, dev=4)
     site = Site(request.param, folder)
     site.finish("unbroken")
@@ -110,8 +110,8 @@ def test_calibration_and_training_in_one_call(site: Site) -> None:
 
 
 def test_killed_runs(site: Site) -> None:
-    """SIGKILL at three moments: before the first save, just after a save, and a little later, whatever it does then."""
-    moments = [("training", 0.0), (r"saved killed/model\.ckpt-4", 0.0), (r"saved killed/model\.ckpt-\d", 0.05)]
+    """SIGKILL just after a save, then, in the second start, a little after another, whatever is being done then."""
+    moments = [(r"saved killed/model\.ckpt-4", 0.0), (r"saved killed/model\.ckpt-\d", 0.05)]
     for after, delay in moments:
         broken = site.breaks("killed", signal.SIGKILL, after, delay)
         assert broken.returncode == -signal.SIGKILL and "predicted" not in broken.stderr
@@ -182,10 +182,9 @@ def test_overwrite_output_dir_starts_anew(site: Site) -> None:
     site.assert_as_unbroken("anew")
 
 
-@pytest.mark.parametrize("damage", ["cut", "flipped"])
-def test_a_damaged_checkpoint_is_named_with_the_way_out(site: Site, damage: str) -> None:
+def test_a_damaged_checkpoint_is_named_with_the_way_out(site: Site) -> None:
     """Nothing older is taken in its place unasked; after the step that the sentence names, the run ends the same."""
-    output = site.folder / f"damaged-{damage}"
+    output = site.folder / "damaged"
     shutil.copytree(site.folder / "unbroken", output)
     shutil.rmtree(output / "features")
     files = {
@@ -194,12 +193,10 @@ def test_a_damaged_checkpoint_is_named_with_the_way_out(site: Site, damage: str)
     }
     file = files[site.backend]
     data = bytearray(file.read_bytes())
-    if damage == "cut":
-        del data[len(data) // 2 :]
-    elif site.backend == "pytorch":
-        pytest.skip("safetensors files have no checksum")
+    if site.backend == "tensorflow":
+        data[len(data) // 2] ^= 1  # one bit: a bundle has checksums, a safetensors file has none
     else:
-        data[len(data) // 2] ^= 1
+        del data[len(data) // 2 :]
     file.write_bytes(data)
     error = run(*site.arguments(output.name), cwd=site.folder).error()
     assert file.name in error and f"remove {output.name}/model.ckpt-{STEPS}*" in error
