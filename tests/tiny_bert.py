@@ -54,6 +54,11 @@ def tiny_tensors(config: BertConfig, seed: int = 0, head: str | None = QUESTION_
 
 def make_backend(name: str, config: BertConfig, tensors: Mapping[str, np.ndarray] | None = None, **keywords) -> Backend:
     """A loaded backend; `tensors` default to `tiny_tensors`, keywords are those of `Backend`."""
+    if name == "pytorch":
+        import torch
+
+        # Two threads that wait for each other in a spin loop make a tiny model a hundred times slower on a busy machine.
+        torch.set_num_threads(1)
     backend = create_backend(name, config, **keywords)
     backend.load(tiny_tensors(config) if tensors is None else tensors)
     return backend

@@ -128,10 +128,11 @@ class RunFolder:
 
     def _remove_orphans(self) -> None:
         """Removes states and data files whose checkpoint was never finished, or was removed only in part."""
-        alive = {self._state_path(self.path(step)) for step in self.steps()}
-        for orphan in self.folder.glob(f"model.ckpt-*{STATE_SUFFIX}"):
-            if orphan not in alive:
-                orphan.unlink()
+        for state in self.folder.glob(f"model.ckpt-*{STATE_SUFFIX}"):
+            path = state.with_name(state.name.removesuffix(STATE_SUFFIX))
+            # Of either form: the other backend may have trained into this folder too.
+            if not path.is_dir() and not path.with_name(path.name + ".index").exists():
+                state.unlink()
         for data in self.folder.glob("model.ckpt-*.data-00000-of-00001"):
             if not Path(str(data).replace(".data-00000-of-00001", ".index")).exists():
                 data.unlink()

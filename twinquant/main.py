@@ -1,5 +1,6 @@
 """How the scripts end: a user's mistake is one line and exit code 2, a defect of ours keeps its traceback."""
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -10,10 +11,12 @@ def run_main(function: Callable[[Sequence[str]], int | None], program: str, argv
     """Call `function(argv)` and return the exit code for `sys.exit`.
 
     0 when the function returns None, else what it returns; 2 after a UserError, whose sentence is written to standard
-    error as "<program>: error: ..."; 130 after Ctrl-C, as shells expect. Every other exception passes through.
+    error as "<program>: error: ..."; 130 after Ctrl-C and 141 where the reader of standard output has left (`| head`),
+    as shells expect. Every other exception passes through.
     """
     try:
         code = function(sys.argv[1:] if argv is None else argv)
+        sys.stdout.flush()
     except UserError as error:
         # One line, also where a sentence quotes a value that has line breaks.
         print(f"{program}: error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
@@ -21,4 +24,8 @@ def run_main(function: Callable[[Sequence[str]], int | None], program: str, argv
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr, flush=True)
         return 130
+    except BrokenPipeError:
+        # Python writes what is left at its exit; it must find an open file then.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     return 0 if code is None else code

@@ -88,7 +88,7 @@ def start(*arguments: str, cwd: Path, environment: Mapping[str, str] | None = No
     )
 
 
-def tiny_config(vocab_size: int, positions: int = 128, hidden: int = 32, layers: int = 2) -> BertConfig:
+def tiny_config(vocab_size: int, positions: int = 128, hidden: int = 32, layers: int = 1) -> BertConfig:
     return BertConfig(
         vocab_size=vocab_size,
         hidden_size=hidden,
@@ -118,7 +118,7 @@ def vocabulary() -> list[str]:
     return [*SPECIAL_TOKENS, *characters, *(f"##{character}" for character in characters), *common]
 
 
-def write_google_folder(folder: Path, positions: int = 128, layers: int = 2) -> BertConfig:
+def write_google_folder(folder: Path, positions: int = 128, layers: int = 1) -> BertConfig:
     """bert_config.json, vocab.txt and bert_model.ckpt as Google publishes them: no head for questions, but a pooler,
     the heads of pre-training and the slots of Adam."""
     folder.mkdir(parents=True)

@@ -63,7 +63,7 @@ class Guide:
     def __init__(self, backend: str, folder: Path) -> None:
         self.backend, self.folder = backend, folder
         self.outcome = cache(self._outcome)
-        write_google_folder(folder / "squad_model", positions=384)  # the guide leaves --max_seq_length at 384
+        write_google_folder(folder / "squad_model", positions=384, layers=2)  # the guide leaves --max_seq_length at 384
         write_squad_folder(folder / "squad_data", TRAIN_QUESTIONS)
 
     def _outcome(self, command: str) -> Outcome:
@@ -87,7 +87,7 @@ def guide(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 def test_command_succeeds(guide: Guide, command: str) -> None:
     """--horovod with a single process is accepted, and the log says so."""
     outcome = guide.outcome(command)
-    assert ("started as a single process" in outcome.err) == ("--horovod" in COMMANDS[command])
+    assert ("note: --horovod" in outcome.err) == ("--horovod" in COMMANDS[command])
     assert f"backend: {guide.backend}" in outcome.err
 
 
@@ -160,7 +160,8 @@ def test_losses_are_finite(guide: Guide, command: str) -> None:
 def test_training_moves_every_tensor(guide: Guide, command: str, start: str) -> None:
     after = saved(guide.output(command) / f"model.ckpt-{TRAINED[command]}").tensors
     before = saved(guide.folder / "squad_model" / start).tensors
-    for name in set(after) & set(before):
+    # The softmax over keys is the same with any key bias, so its gradient is 0 but for rounding.
+    for name in [name for name in before if name in after and not name.endswith("/key/bias")]:
         assert np.isfinite(after[name]).all(), name
         assert not np.array_equal(after[name], before[name]), name
 

@@ -93,7 +93,7 @@ class Site:
 @pytest.fixture(scope="module", params=BACKENDS)
 def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Site:
     folder = tmp_path_factory.mktemp(f"resume-{request.param}")
-    write_google_folder(folder / "squad_model", layers=1)
+    write_google_folder(folder / "squad_model")
     write_squad_folder(folder / "squad_data", train=12, dev=4)
     site = Site(request.param, folder)
     site.finish("unbroken")

@@ -1,0 +1,205 @@
+"""Precision, compilation, devices, and that one backend does not drag in the other's framework."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from numpy_bert import NumpyBert, ranges_of
+from tiny_bert import make_backend, make_batch, relative_error, tiny_config, tiny_tensors
+
+from backends import cpu, create_backend
+from backends.base import RuntimeSettings
+from backends.loss_scale import PERIOD, LossScale
+from quantization.modes import get_mode
+from quantization.ranges import select_ranges
+from twinquant.errors import UserError
+
+CONFIG = tiny_config(num_hidden_layers=1)
+TENSORS = tiny_tensors(CONFIG)
+BATCH = make_batch(CONFIG, [12, 7], labels=True)
+
+
+def quantize(backend, mode_name="ft3"):
+    reference = NumpyBert(CONFIG, TENSORS)
+    reference(BATCH)
+    mode = get_mode(mode_name)
+    ranges = select_ranges(ranges_of(reference.seen, mode, 1), TENSORS, mode, "test")
+    backend.set_quantization(mode, ranges)
+
+
+def assert_close(found, expected, bound):
+    for name in ("start_logits", "end_logits"):
+        assert relative_error(found[name], expected[name]) < bound
+
+
+@pytest.fixture
+def bfloat16_cpu(monkeypatch):
+    """A CPU that counts as having bfloat16 instructions; the frameworks emulate them where it has not."""
+    monkeypatch.setattr(cpu, "has_bfloat16", lambda: True)
+
+
+@pytest.mark.usefixtures("bfloat16_cpu")
+def test_half_precision_on_a_cpu_predicts_near_float32(backend_name):
+    half = make_backend(backend_name, CONFIG, TENSORS, runtime=RuntimeSettings("cpu", half=True))
+    whole = make_backend(backend_name, CONFIG, TENSORS, runtime=RuntimeSettings("cpu"))
+    assert "bfloat16" in half.describe_device() and "float32" in whole.describe_device()
+    found, expected = half.predict(BATCH), whole.predict(BATCH)
+    assert found["start_logits"].dtype == np.float32
+    assert_close(found, expected, 3e-2)  # bfloat16 keeps 8 bits
+    assert relative_error(found["start_logits"], expected["start_logits"]) > 1e-5
+
+
+@pytest.mark.usefixtures("without_graphs", "bfloat16_cpu")
+def test_half_precision_on_a_cpu_trains(backend_name):
+    """bfloat16 has float32's exponents, so no loss is scaled, and the weights stay float32."""
+    ends = []
+    for half in (True, False):
+        backend = make_backend(backend_name, CONFIG, TENSORS, runtime=RuntimeSettings("cpu", half, dropout=False))
+        losses = [backend.train_step([BATCH], 1e-3, step) for step in range(4)]
+        assert losses[-1] < losses[0]
+        assert backend.optimizer_state()["loss_scale"][0] == 1.0
+        ends.append(backend.tensors())
+    for name, array in ends[0].items():
+        assert array.dtype == np.float32
+        # Four steps of Adam move a weight by 0.01 at most.
+        assert np.abs(array - ends[1][name]).max() < 0.01, name
+
+
+@pytest.mark.usefixtures("without_graphs", "bfloat16_cpu")
+def test_half_precision_keeps_the_quantizers(backend_name):
+    half = make_backend(backend_name, CONFIG, TENSORS, runtime=RuntimeSettings("cpu", half=True))
+    whole = make_backend(backend_name, CONFIG, TENSORS)
+    for backend in (half, whole):
+        quantize(backend)
+    assert_close(half.predict(BATCH), whole.predict(BATCH), 0.1)
+
+
+def test_half_precision_that_would_not_pay_is_refused_loudly(backend_name, monkeypatch, caplog):
+    monkeypatch.setattr(cpu, "has_bfloat16", lambda: False)
+    backend = make_backend(backend_name, CONFIG, TENSORS, runtime=RuntimeSettings("cpu", half=True))
+    assert "--use_fp16 has no effect" in caplog.text
+    assert "float32 matrix products" in backend.describe_device()
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "found"),
+    [
+        ("flags\t\t: fpu avx2 avx512f avx512_bf16 amx_int8\n", True),
+        ("processor : 0\nFeatures : fp asimd bf16 i8mm\n", True),
+        ("flags : fpu avx2 avx512f\nbugs : bf16\n", False),
+        (None, False),
+    ],
+    ids=["x86", "arm", "without", "no-such-file"],
+)
+def test_bfloat16_instructions_are_read_from_cpuinfo(tmp_path, cpuinfo, found):
+    path = tmp_path / "cpuinfo"
+    if cpuinfo is not None:
+        path.write_text(cpuinfo)
+    assert cpu.has_bfloat16(path) is found
+
+
+def test_xla_gives_the_same_logits():
+    """Also fake-quantized: XLA must divide where the model divides."""
+    pytest.importorskip("tensorflow")
+    compiled = make_backend("tensorflow", CONFIG, TENSORS, runtime=RuntimeSettings(compile=True))
+    plain = make_backend("tensorflow", CONFIG, TENSORS)
+    assert_close(compiled.predict(BATCH), plain.predict(BATCH), 1e-5)
+    for backend in (compiled, plain):
+        quantize(backend)
+    assert_close(compiled.predict(BATCH), plain.predict(BATCH), 1e-5)
+
+
+@pytest.mark.slow
+def test_xla_takes_the_same_training_step():
+    pytest.importorskip("tensorflow")
+    ends = []
+    for compiled in (True, False):
+        runtime = RuntimeSettings(compile=compiled, dropout=False)
+        backend = make_backend("tensorflow", CONFIG, TENSORS, runtime=runtime)
+        quantize(backend)
+        losses = [backend.train_step([BATCH], 2e-4, step) for step in range(2)]
+        ends.append((losses, backend.tensors()))
+    np.testing.assert_allclose(ends[0][0], ends[1][0], rtol=1e-5)
+    for name, array in ends[1][1].items():
+        np.testing.assert_allclose(ends[0][1][name], array, rtol=1e-6, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.slow
+def test_torch_compile_gives_the_same_logits():
+    pytest.importorskip("torch")
+    compiled = make_backend("pytorch", CONFIG, TENSORS, runtime=RuntimeSettings(compile=True))
+    plain = make_backend("pytorch", CONFIG, TENSORS)
+    for lengths in ([12, 7], [5, 9, 20]):  # the second without compiling anew
+        batch = make_batch(CONFIG, lengths)
+        assert_close(compiled.predict(batch), plain.predict(batch), 1e-5)
+    for backend in (compiled, plain):
+        quantize(backend)
+    assert_close(compiled.predict(BATCH), plain.predict(BATCH), 1e-5)
+
+
+@pytest.mark.parametrize("device", ["cuda:9", "tpu", "gpu:x", ""])
+def test_a_device_that_is_not_there_is_a_user_error(backend_name, device):
+    with pytest.raises(UserError, match=f"--device {device}: "):
+        create_backend(backend_name, CONFIG, runtime=RuntimeSettings(device))
+
+
+def test_the_cpu_can_be_asked_for(backend_name):
+    assert " on cpu, " in make_backend(backend_name, CONFIG, TENSORS, runtime=RuntimeSettings("cpu")).describe_device()
+
+
+def test_unknown_backend_is_a_user_error():
+    with pytest.raises(UserError, match="'jax', expected one of tensorflow, pytorch"):
+        create_backend("jax", CONFIG)
+
+
+IMPORTS = """
+import sys
+sys.modules[{absent!r}] = None  # as if it were not installed
+from backends import create_backend
+from checkpoints.config import BertConfig
+from twinquant.errors import UserError
+try:
+    create_backend({wanted!r}, BertConfig(9, 4, 1, 1, 4))
+except UserError as error:
+    print("refused:", error)
+else:
+    print("built", sorted(name for name in ("tensorflow", "torch") if sys.modules.get(name)))
+"""
+
+
+@pytest.mark.parametrize(
+    ("wanted", "absent", "printed"),
+    [
+        ("pytorch", "tensorflow", "built ['torch']"),
+        ("tensorflow", "torch", "built ['tensorflow']"),
+        ("pytorch", "torch", "refused: --backend pytorch: torch is not installed"),
+        ("tensorflow", "tensorflow", "refused: --backend tensorflow: tensorflow is not installed"),
+    ],
+    ids=["pytorch-alone", "tensorflow-alone", "pytorch-absent", "tensorflow-absent"],
+)
+def test_a_backend_needs_its_own_framework_only(pytestconfig, wanted, absent, printed):
+    framework = "torch" if wanted == "pytorch" else "tensorflow"
+    if absent != framework:
+        pytest.importorskip(framework)
+    code = IMPORTS.format(wanted=wanted, absent=absent)
+    done = subprocess.run([sys.executable, "-c", code], cwd=pytestconfig.rootpath, capture_output=True, text=True)
+    assert printed in done.stdout, done.stderr
+
+
+def test_loss_scale_of_float16():
+    """Halves with every overflow, doubles after many good steps; constant where it is given, 1 where not needed."""
+    scale = LossScale.create(half=True, fixed=0.0)
+    first = scale.value
+    scale.update(finite=False)
+    assert scale.value == first / 2
+    for _ in range(PERIOD):
+        scale.update(finite=True)
+    assert scale.value == first
+    restored = LossScale.create(half=True, fixed=0.0)
+    restored.from_array(scale.to_array())
+    assert restored == scale
+    fixed = LossScale.create(half=True, fixed=128.0)
+    fixed.update(finite=False)
+    assert fixed.value == 128.0
+    assert LossScale.create(half=False, fixed=128.0).value == 1.0
