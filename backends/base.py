@@ -108,7 +108,14 @@ class Backend(ABC):
 
     @abstractmethod
     def predict(self, batch: Batch) -> dict[str, np.ndarray]:
-        """Logits without dropout: start_logits and end_logits, float32 [B, S]. Fake-quantized if that is on."""
+        """Logits without dropout: start_logits and end_logits, float32 [B, S]. Fake-quantized if that is on.
+
+        Fake-quantized prediction uses exact arithmetic, so that backends agree in the integers of every layer and not
+        only for equal inputs: a difference in the last bit that moves one value across a rounding border would
+        otherwise be amplified layer by layer. Matrix products multiply the integers themselves, which float32 adds up
+        without rounding (below 2**24) whatever the order, as an int8 engine's int32 accumulators do, and the product
+        is scaled after. LayerNorm, softmax and the activation are computed in float64 and rounded once.
+        """
 
     @abstractmethod
     def observe(self, batch: Batch, observer: Observer, include_padding: bool) -> None:

@@ -181,6 +181,12 @@ def _search(keyword: str, name: str | None) -> bool:
         raise UserError(f"--quant-disable-keyword: '{keyword}' is not a regular expression ({error})") from error
 
 
+def feeds_product(scope: str) -> bool:
+    """Whether a quantizer's tensor is an operand of a matrix product: a weight, a GEMM's input, or Q, K, V, softmax."""
+    name = scope.rsplit("/", 1)[-1]
+    return name in ("kernel_quantizer", "input_quantizer") or name.startswith("matmul_")
+
+
 def all_quantizers(num_hidden_layers: int) -> dict[str, TensorRow]:
     """Every quantizer of a model by its full scope, layer by layer, in the table's order."""
     quantizers = {

@@ -10,7 +10,7 @@ from backends import create_backend
 from backends.base import Backend
 from checkpoints.config import BertConfig
 from checkpoints.names import QUESTION_ANSWERING
-from quantization.modes import Mode, all_quantizers
+from quantization.modes import all_quantizers
 from tasks.base import Features
 from training.initialization import random_checkpoint
 
@@ -44,7 +44,7 @@ def tiny_tensors(config: BertConfig, seed: int = 0, head: str | None = QUESTION_
     """Random weights; biases and LayerNorm vary too, so that leaving one out shows."""
     rng = np.random.default_rng(seed)
     tensors = random_checkpoint(config, head, seed).tensors
-    for name, array in tensors.items():
+    for array in tensors.values():
         if array.ndim == 1:
             array += (0.2 * rng.standard_normal(array.shape)).astype(np.float32)
     # Padding must stand out wherever it is not left out, also behind a LayerNorm: one large value.
@@ -57,7 +57,8 @@ def make_backend(name: str, config: BertConfig, tensors: Mapping[str, np.ndarray
     if name == "pytorch":
         import torch
 
-        # Two threads that wait for each other in a spin loop make a tiny model a hundred times slower on a busy machine.
+        # Two threads that wait for each other in a spin loop make a tiny model a hundred times slower on a busy
+        # machine.
         torch.set_num_threads(1)
     backend = create_backend(name, config, **keywords)
     backend.load(tiny_tensors(config) if tensors is None else tensors)
@@ -115,10 +116,3 @@ def relative_error(found: np.ndarray, expected: np.ndarray) -> float:
 def activation_scopes(layers: int) -> list[str]:
     """Every quantizer that sees an activation."""
     return [scope for scope, row in all_quantizers(layers).items() if not row.is_weight]
-
-
-def mode_without(mode: Mode, scope: str) -> Mode:
-    """The mode with one quantizer (by relative scope) off."""
-    from dataclasses import replace
-
-    return replace(mode, name=f"{mode.name} without {scope}", enabled=mode.enabled - {scope})

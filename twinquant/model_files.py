@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from checkpoints.checkpoint_state import latest_checkpoint
 from twinquant.errors import UserError
 from twinquant.flags import ParsedFlags
 
@@ -44,17 +45,19 @@ def check_checkpoint(parsed: ParsedFlags, name: str) -> None:
 
 
 def find_model_files(parsed: ParsedFlags) -> None:
-    """Fill in `vocab_file` and `bert_config_file` from the folder of --init_checkpoint where they were not given.
+    """Fill in `vocab_file` and `bert_config_file` from the folder of the checkpoint where they were not given.
 
-    They stay None for a hub name, whose files only the loader can fetch. Raises UserError when they are missing.
+    That is --init_checkpoint or, where there is none, the newest checkpoint in --output_dir. They stay None for a hub
+    name, whose files only the loader can fetch. Raises UserError when they are missing.
     """
     values = parsed.values
     _take_hugging_face_name(parsed, "config_name", "bert_config_file", _CONFIG_NAMES)
     _take_hugging_face_name(parsed, "tokenizer_name", "vocab_file", ("vocab.txt",))
     checkpoint = values["init_checkpoint"]
     folder = None
-    if checkpoint is not None and (Path(checkpoint).exists() or Path(f"{checkpoint}.index").exists()):
-        folder = Path(checkpoint) if Path(checkpoint).is_dir() else Path(checkpoint).parent
+    if values["bert_config_file"] is None or values["vocab_file"] is None:
+        in_output = latest_checkpoint(values["output_dir"]) if Path(values["output_dir"]).is_dir() else None
+        folder = _folder_of(checkpoint or in_output)
     for name, candidates in (("bert_config_file", _CONFIG_NAMES), ("vocab_file", ("vocab.txt",))):
         if values[name] is not None:
             check_file(parsed, name)
@@ -68,6 +71,17 @@ def find_model_files(parsed: ParsedFlags) -> None:
             raise UserError(f"--{name} is required{where}.")
 
 
+def _folder_of(checkpoint: str | None) -> Path | None:
+    """Where a checkpoint's config and vocabulary lie; of a run's output folder, those of its newest checkpoint."""
+    if checkpoint is None or not (Path(checkpoint).exists() or Path(f"{checkpoint}.index").exists()):
+        return None
+    folder = Path(checkpoint)
+    if not folder.is_dir():
+        return folder.parent
+    latest = None if any((folder / name).is_file() for name in _CONFIG_NAMES) else latest_checkpoint(folder)
+    return folder if latest is None or Path(latest) == folder else _folder_of(latest)
+
+
 def check_weights_given(parsed: ParsedFlags) -> None:
     """Calibration and prediction alone need trained weights: from --init_checkpoint or a checkpoint in --output_dir."""
     values = parsed.values
@@ -76,12 +90,13 @@ def check_weights_given(parsed: ParsedFlags) -> None:
         raise UserError(f"--output_dir names {output}, which is a file; a folder is expected.")
     if values["init_checkpoint"] is not None:
         return
+    if not values["do_train"] and values["do_calib"]:
+        raise UserError("--do_calib needs --init_checkpoint: none is given, and which model to calibrate must be said.")
     resumable = output.is_dir() and ((output / "checkpoint").exists() or any(output.glob("model.ckpt-*")))
     if resumable and not values["overwrite_output_dir"]:
         return
     if not values["do_train"]:
-        work = "--do_calib" if values["do_calib"] else "--do_predict"
-        raise UserError(f"{work} needs --init_checkpoint: none is given, and {output} holds no checkpoint.")
+        raise UserError(f"--do_predict needs --init_checkpoint: none is given, and {output} holds no checkpoint.")
     parsed.notes.append("warning: no --init_checkpoint is given: training starts from random weights.")
 
 

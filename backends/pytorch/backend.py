@@ -72,12 +72,14 @@ class PyTorchBackend(Backend):
 
     def predict(self, batch: Batch) -> dict[str, np.ndarray]:
         self.settings.training = False
+        # Not in half precision, whose products of integers round, or overflow (float16 ends at 65504).
+        self.quantization.exact = bool(self.quantization.quantizers) and self.settings.product_dtype == torch.float32
         with torch.inference_mode():
             start_logits, end_logits = self._logits(self._inputs(batch))
         return {"start_logits": start_logits.cpu().numpy(), "end_logits": end_logits.cpu().numpy()}
 
     def observe(self, batch: Batch, observer: Observer, include_padding: bool) -> None:
-        self.settings.training = False
+        self.settings.training, self.quantization.exact = False, False
         self.quantization.observer = observer
         self.quantization.lengths = None if include_padding else batch["input_mask"].sum(1)
         try:
@@ -90,7 +92,7 @@ class PyTorchBackend(Backend):
     def train_step(self, batches: Sequence[Batch], learning_rate: float, seed: int) -> float:
         if self.optimizer is None:
             self.optimizer = AdamW(self.parameters, self.optimizer_settings)
-        self.settings.training = True
+        self.settings.training, self.quantization.exact = True, False
         torch.manual_seed(seed)  # PyTorch's dropout draws from the global generator
         losses = [self._accumulate(self._inputs(batch), 1.0 / len(batches)) for batch in batches]
         gradients = [parameter.grad for parameter in self.parameters.values()]

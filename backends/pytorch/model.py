@@ -6,6 +6,7 @@ heads, D = H / A, F = intermediate size.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -40,6 +41,12 @@ class Settings:
         """Inverted dropout while training; the backend seeds the generator before every step."""
         return F.dropout(x, rate) if self.training and self.dropout_enabled and rate > 0.0 else x
 
+    def precisely(self, function: Callable[..., torch.Tensor], *tensors: torch.Tensor) -> torch.Tensor:
+        """function(*tensors); in exact arithmetic computed in float64 and rounded once."""
+        if not self.quantization.exact:
+            return function(*tensors)
+        return function(*(tensor.double() for tensor in tensors)).float()
+
     def matmul(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         """a @ b in `product_dtype`, the result float32."""
         if self.product_dtype == torch.float32:
@@ -60,6 +67,7 @@ class Dense(nn.Module):
         quantize = self.settings.quantization
         kernel = quantize.weight(self.kernel, f"{self.scope}/kernel_quantizer")
         product = self.settings.matmul(x, kernel.t())
+        product = quantize.scaled(product, [f"{self.scope}/input_quantizer", f"{self.scope}/kernel_quantizer"])
         (product,) = quantize(product, [f"{self.scope}/aftergemm_quantizer"])
         return product + self.bias
 
@@ -67,14 +75,17 @@ class Dense(nn.Module):
 class LayerNorm(nn.Module):
     """Layer normalization over the last axis (arXiv 1607.06450)."""
 
-    def __init__(self, size: int, epsilon: float, scope: str) -> None:
+    def __init__(self, size: int, epsilon: float, scope: str, settings: Settings) -> None:
         super().__init__()
         self.gamma = nn.Parameter(torch.empty(size))
         self.beta = nn.Parameter(torch.empty(size))
-        self.epsilon, self.scope = epsilon, scope
+        self.epsilon, self.scope, self.settings = epsilon, scope, settings
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return F.layer_norm(x, self.gamma.shape, self.gamma, self.beta, self.epsilon)
+        return self.settings.precisely(self.normalize, x, self.gamma, self.beta)
+
+    def normalize(self, x: torch.Tensor, gamma: torch.Tensor, beta: torch.Tensor) -> torch.Tensor:
+        return F.layer_norm(x, gamma.shape, gamma, beta, self.epsilon)
 
 
 class Embeddings(nn.Module):
@@ -87,7 +98,7 @@ class Embeddings(nn.Module):
         self.word_embeddings = nn.Parameter(torch.empty(config.vocab_size, size))
         self.token_type_embeddings = nn.Parameter(torch.empty(config.type_vocab_size, size))
         self.position_embeddings = nn.Parameter(torch.empty(config.max_position_embeddings, size))
-        self.norm = LayerNorm(size, config.layer_norm_eps, f"{self.scope}/LayerNorm")
+        self.norm = LayerNorm(size, config.layer_norm_eps, f"{self.scope}/LayerNorm", settings)
 
     def forward(self, input_ids: torch.Tensor, segment_ids: torch.Tensor) -> torch.Tensor:  # [B, S] -> [B, S, H]
         words = F.embedding(input_ids, self.word_embeddings)
@@ -134,11 +145,14 @@ class SelfAttention(nn.Module):
     ) -> torch.Tensor:  # [B, A, S, D] three times -> [B, A, S, D]
         quantize, scope = self.settings.quantization, self.scope
         scores = self.settings.matmul(query, key.transpose(2, 3))  # [B, A, S, S]
+        scores = quantize.scaled(scores, [f"{scope}/matmul_q_input_quantizer", f"{scope}/matmul_k_input_quantizer"])
         (scores,) = quantize(scores, [f"{scope}/softmax_input_quantizer"], (2, 3))
-        probabilities = F.softmax(scores * (1.0 / math.sqrt(query.shape[-1])) + mask, -1)
+        scores = scores * (1.0 / math.sqrt(query.shape[-1])) + mask
+        probabilities = self.settings.precisely(lambda x: F.softmax(x, -1), scores)
         probabilities = self.settings.dropout(probabilities, self.rate)
         (probabilities,) = quantize(probabilities, [f"{scope}/matmul_a_input_quantizer"], (2, 3))
-        return self.settings.matmul(probabilities, value)
+        context = self.settings.matmul(probabilities, value)
+        return quantize.scaled(context, [f"{scope}/matmul_a_input_quantizer", f"{scope}/matmul_v_input_quantizer"])
 
 
 class AddNorm(nn.Module):
@@ -148,7 +162,7 @@ class AddNorm(nn.Module):
         super().__init__()
         self.scope, self.settings, self.rate = scope, settings, config.hidden_dropout_prob
         self.dense = Dense(inputs, config.hidden_size, f"{scope}/dense", settings)
-        self.norm = LayerNorm(config.hidden_size, config.layer_norm_eps, f"{scope}/LayerNorm")
+        self.norm = LayerNorm(config.hidden_size, config.layer_norm_eps, f"{scope}/LayerNorm", settings)
 
     def forward(self, x: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:  # [B, S, in], [B, S, H] -> [B, S, H]
         quantize = self.settings.quantization
@@ -180,7 +194,7 @@ class EncoderLayer(nn.Module):
         x, residual = quantize(
             x, [f"{scope}/intermediate/dense/input_quantizer", f"{scope}/output/add_residual_input_quantizer"]
         )
-        return self.output(self.activation(self.intermediate(x)), residual)
+        return self.output(self.settings.precisely(self.activation, self.intermediate(x)), residual)
 
 
 class Bert(nn.Module):

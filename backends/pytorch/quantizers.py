@@ -1,12 +1,13 @@
 """Fake quantization in PyTorch, equal to quantization/numerics.py to the bit, and the quantizers' switch."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 
 from quantization.histogram import Observer
-from quantization.modes import Mode, enabled_quantizers
+from quantization.modes import Mode, enabled_quantizers, feeds_product
 from quantization.numerics import ZERO_AMAX, QuantizerSettings, check_amax, scale_of
 
 
@@ -17,8 +18,7 @@ class FakeQuantize(torch.autograd.Function):
     def forward(ctx, x, quantizer):
         ctx.save_for_backward(x)
         ctx.quantizer = quantizer
-        y = x / quantizer.divisor  # a new tensor; the rest works in it
-        return y.round_().clamp_(quantizer.qmin, quantizer.qmax).mul_(quantizer.scale)
+        return quantizer.integers(x).mul_(quantizer.scale)
 
     @staticmethod
     def backward(ctx, gradient):
@@ -59,6 +59,11 @@ class Quantizer:
         # Kernels are [out, in] here: the channels run along the first axis.
         return torch.from_numpy(value[:, None].copy() if self.per_channel else value.copy()).to(device)
 
+    def integers(self, x: torch.Tensor) -> torch.Tensor:
+        """q = clip(rint(x / divisor), qmin, qmax), float32."""
+        q = x / self.divisor  # a new tensor; the rest works in it
+        return q.round_().clamp_(self.qmin, self.qmax)
+
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         return FakeQuantize.apply(x, self)
 
@@ -69,6 +74,7 @@ class Quantization:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.quantizers: dict[str, Quantizer] = {}
+        self.exact = False  # see Backend.predict
         self.observer: Observer | None = None
         self.lengths: np.ndarray | None = None  # of the batch that is observed; None: padding counts
 
@@ -96,7 +102,8 @@ class Quantization:
             scopes: the quantizers that see x, one per consumer.
 
         Returns:
-            One tensor per scope: fake-quantized, or x itself where the quantizer is off.
+            One tensor per scope: fake-quantized, or x itself where the quantizer is off. In exact arithmetic an
+            operand of a matrix product comes as its integers, and `scaled` multiplies the product by the scales.
         """
         if self.observer is not None:
             self.observer.observe(scopes, x.detach().cpu().numpy(), self.lengths, sequence_axes)
@@ -108,12 +115,23 @@ class Quantization:
             if quantizer is None:
                 outputs.append(x)
                 continue
-            if quantizer.key not in done:
-                done[quantizer.key] = quantizer(x)
-            outputs.append(done[quantizer.key])
+            as_integers = self.exact and feeds_product(scope)
+            key = (quantizer.key, as_integers)
+            if key not in done:
+                done[key] = quantizer.integers(x) if as_integers else quantizer(x)
+            outputs.append(done[key])
         return tuple(outputs)
 
     def weight(self, kernel: torch.Tensor, scope: str) -> torch.Tensor:
-        """The kernel, fake-quantized if its quantizer is on."""
+        """The kernel, fake-quantized if its quantizer is on; its integers in exact arithmetic."""
         quantizer = None if self.observer is not None else self.quantizers.get(scope)
-        return kernel if quantizer is None else quantizer(kernel)
+        if quantizer is None:
+            return kernel
+        return quantizer.integers(kernel) if self.exact else quantizer(kernel)
+
+    def scaled(self, product: torch.Tensor, scopes: Sequence[str]) -> torch.Tensor:
+        """In exact arithmetic a product of integers times the scales of its operands' quantizers, else the product."""
+        if not self.exact or self.observer is not None:
+            return product
+        scales = [self.quantizers[scope].scale.flatten() for scope in scopes if scope in self.quantizers]
+        return product * math.prod(scales) if scales else product

@@ -41,6 +41,8 @@ class TensorFlowBackend(Backend):
     def __init__(self, *arguments, **keywords) -> None:
         super().__init__(*arguments, **keywords)
         tf.config.experimental.enable_op_determinism()
+        # These two passes regroup products of constants, which moves values across rounding borders.
+        tf.config.optimizer.set_experimental_options({"arithmetic_optimization": False, "constant_folding": False})
         self.device = choose_device(self.runtime.device)
         self.product_dtype = tf.float32
         if self.runtime.half and "CPU" not in self.device:
@@ -74,7 +76,7 @@ class TensorFlowBackend(Backend):
         return {"start_logits": start_logits.numpy(), "end_logits": end_logits.numpy()}
 
     def observe(self, batch: Batch, observer: Observer, include_padding: bool) -> None:
-        self.settings.training = False
+        self.settings.training, self.quantization.exact = False, False
         self.quantization.observer = observer
         self.quantization.lengths = None if include_padding else batch["input_mask"].sum(1)
         try:
@@ -135,11 +137,14 @@ class TensorFlowBackend(Backend):
 
     def _predict_eagerly(self, inputs: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         self.settings.training = False
+        # Not in half precision, whose products of integers round, or overflow (float16 ends at 65504).
+        self.quantization.exact = bool(self.quantization.quantizers) and self.settings.product_dtype == tf.float32
         return self._logits(inputs)
 
     def _gradients_eagerly(self, inputs: dict[str, tf.Tensor], seed: tf.Tensor, loss_factor: tf.Tensor):
         """The loss, and the gradient of loss_factor * loss, dense, in the order of the parameters."""
-        self.settings.training, self.settings.seed = True, seed
+        self.settings.training, self.quantization.exact = True, False
+        self.settings.seed = seed
         with tf.GradientTape() as tape:
             logits = self._logits(inputs)
             mask = inputs["input_mask"]

@@ -6,6 +6,7 @@ heads, D = H / A, F = intermediate size.
 """
 
 import math
+from collections.abc import Callable
 
 import tensorflow as tf
 
@@ -17,8 +18,9 @@ from checkpoints.config import BertConfig
 def activation_function(config: BertConfig):
     """The activation of the config: gelu is the erf form (arXiv 1606.08415), gelu_tanh the tanh form."""
     return {
-        "gelu": tf.nn.gelu,
-        "gelu_tanh": lambda x: tf.nn.gelu(x, approximate=True),
+        # Not tf.nn.gelu, whose constants are float32's even for float64.
+        "gelu": lambda x: 0.5 * x * (1.0 + tf.math.erf(x * math.sqrt(0.5))),
+        "gelu_tanh": lambda x: 0.5 * x * (1.0 + tf.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * x * x * x))),
         "relu": tf.nn.relu,
         "tanh": tf.tanh,
         "silu": tf.nn.silu,
@@ -48,6 +50,12 @@ class Settings:
         seed = tf.random.experimental.stateless_fold_in(self.seed, self.dropout_sites)
         return tf.nn.experimental.stateless_dropout(x, rate, seed)
 
+    def precisely(self, function: Callable[..., tf.Tensor], *tensors: tf.Tensor) -> tf.Tensor:
+        """function(*tensors); in exact arithmetic computed in float64 and rounded once."""
+        if not self.quantization.exact:
+            return function(*tensors)
+        return tf.cast(function(*(tf.cast(tensor, tf.float64) for tensor in tensors)), tf.float32)
+
     def matmul(self, a: tf.Tensor, b: tf.Tensor, transpose_b: bool = False) -> tf.Tensor:
         """a @ b in `product_dtype`, the result float32."""
         if self.product_dtype == tf.float32:
@@ -70,6 +78,7 @@ class Dense(tf.Module):
         kernel = quantize.weight(self.kernel, f"{self.scope}/kernel_quantizer")
         rows = tf.reshape(x, (-1, self.kernel.shape[0]))  # one large product, not B small ones
         product = self.settings.matmul(rows, kernel)
+        product = quantize.scaled(product, [f"{self.scope}/input_quantizer", f"{self.scope}/kernel_quantizer"])
         product = tf.reshape(product, (tf.shape(x)[0], tf.shape(x)[1], self.kernel.shape[1]))
         (product,) = quantize(product, [f"{self.scope}/aftergemm_quantizer"])
         return product + self.bias
@@ -78,16 +87,19 @@ class Dense(tf.Module):
 class LayerNorm(tf.Module):
     """Layer normalization over the last axis (arXiv 1607.06450)."""
 
-    def __init__(self, size: int, epsilon: float, scope: str) -> None:
+    def __init__(self, size: int, epsilon: float, scope: str, settings: Settings) -> None:
         super().__init__()
         self.gamma = empty(size)
         self.beta = empty(size)
-        self.epsilon, self.scope = epsilon, scope
+        self.epsilon, self.scope, self.settings = epsilon, scope, settings
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
+        return self.settings.precisely(self.normalize, x, self.gamma, self.beta)
+
+    def normalize(self, x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> tf.Tensor:
         centered = x - tf.reduce_mean(x, -1, keepdims=True)
         variance = tf.reduce_mean(tf.square(centered), -1, keepdims=True)
-        return centered * tf.math.rsqrt(variance + self.epsilon) * self.gamma + self.beta
+        return centered * tf.math.rsqrt(variance + self.epsilon) * gamma + beta
 
 
 class Embeddings(tf.Module):
@@ -100,7 +112,7 @@ class Embeddings(tf.Module):
         self.word_embeddings = empty(config.vocab_size, size)
         self.token_type_embeddings = empty(config.type_vocab_size, size)
         self.position_embeddings = empty(config.max_position_embeddings, size)
-        self.norm = LayerNorm(size, config.layer_norm_eps, f"{self.scope}/LayerNorm")
+        self.norm = LayerNorm(size, config.layer_norm_eps, f"{self.scope}/LayerNorm", settings)
 
     def __call__(self, input_ids: tf.Tensor, segment_ids: tf.Tensor) -> tf.Tensor:  # [B, S] -> [B, S, H]
         words = tf.gather(self.word_embeddings, input_ids)
@@ -142,11 +154,14 @@ class SelfAttention(tf.Module):
     ) -> tf.Tensor:  # [B, A, S, D] three times -> [B, A, S, D]
         quantize, scope = self.settings.quantization, self.scope
         scores = self.settings.matmul(query, key, transpose_b=True)  # [B, A, S, S]
+        scores = quantize.scaled(scores, [f"{scope}/matmul_q_input_quantizer", f"{scope}/matmul_k_input_quantizer"])
         (scores,) = quantize(scores, [f"{scope}/softmax_input_quantizer"], (2, 3))
-        probabilities = tf.nn.softmax(scores * (1.0 / math.sqrt(query.shape[-1])) + mask, -1)
+        scores = scores * (1.0 / math.sqrt(query.shape[-1])) + mask
+        probabilities = self.settings.precisely(lambda x: tf.nn.softmax(x, -1), scores)
         probabilities = self.settings.dropout(probabilities, self.rate)
         (probabilities,) = quantize(probabilities, [f"{scope}/matmul_a_input_quantizer"], (2, 3))
-        return self.settings.matmul(probabilities, value)
+        context = self.settings.matmul(probabilities, value)
+        return quantize.scaled(context, [f"{scope}/matmul_a_input_quantizer", f"{scope}/matmul_v_input_quantizer"])
 
 
 class AddNorm(tf.Module):
@@ -156,7 +171,7 @@ class AddNorm(tf.Module):
         super().__init__()
         self.scope, self.settings, self.rate = scope, settings, config.hidden_dropout_prob
         self.dense = Dense(inputs, config.hidden_size, f"{scope}/dense", settings)
-        self.norm = LayerNorm(config.hidden_size, config.layer_norm_eps, f"{scope}/LayerNorm")
+        self.norm = LayerNorm(config.hidden_size, config.layer_norm_eps, f"{scope}/LayerNorm", settings)
 
     def __call__(self, x: tf.Tensor, residual: tf.Tensor) -> tf.Tensor:  # [B, S, in], [B, S, H] -> [B, S, H]
         quantize = self.settings.quantization
@@ -188,7 +203,7 @@ class EncoderLayer(tf.Module):
         x, residual = quantize(
             x, [f"{scope}/intermediate/dense/input_quantizer", f"{scope}/output/add_residual_input_quantizer"]
         )
-        return self.output(self.activation(self.intermediate(x)), residual)
+        return self.output(self.settings.precisely(self.activation, self.intermediate(x)), residual)
 
 
 class Bert(tf.Module):

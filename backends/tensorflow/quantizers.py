@@ -1,12 +1,13 @@
 """Fake quantization in TensorFlow, equal to quantization/numerics.py to the bit, and the quantizers' switch."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
 
 from quantization.histogram import Observer
-from quantization.modes import Mode, enabled_quantizers
+from quantization.modes import Mode, enabled_quantizers, feeds_product
 from quantization.numerics import ZERO_AMAX, QuantizerSettings, check_amax, scale_of
 
 
@@ -34,6 +35,10 @@ class Quantizer:
         with tf.device(device):
             return tf.Variable(np.asarray(value, np.float32), trainable=False)
 
+    def integers(self, x: tf.Tensor) -> tf.Tensor:
+        """q = clip(rint(x / divisor), qmin, qmax), float32."""
+        return tf.clip_by_value(tf.math.rint(x / self.divisor), self.qmin, self.qmax)
+
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
         return self._fake_quantize(x)
 
@@ -44,8 +49,7 @@ class Quantizer:
         def backward(gradient: tf.Tensor) -> tf.Tensor:
             return gradient * tf.cast((x >= self.lowest) & (x <= self.amax), tf.float32)
 
-        q = tf.clip_by_value(tf.math.rint(x / self.divisor), self.qmin, self.qmax)
-        return q * self.scale, backward
+        return self.integers(x) * self.scale, backward
 
 
 class Quantization:
@@ -54,6 +58,7 @@ class Quantization:
     def __init__(self, device: str) -> None:
         self.device = device
         self.quantizers: dict[str, Quantizer] = {}
+        self.exact = False  # see Backend.predict
         self.observer: Observer | None = None
         self.lengths: np.ndarray | None = None  # of the batch that is observed; None: padding counts
 
@@ -76,7 +81,8 @@ class Quantization:
             scopes: the quantizers that see x, one per consumer.
 
         Returns:
-            One tensor per scope: fake-quantized, or x itself where the quantizer is off.
+            One tensor per scope: fake-quantized, or x itself where the quantizer is off. In exact arithmetic an
+            operand of a matrix product comes as its integers, and `scaled` multiplies the product by the scales.
         """
         if self.observer is not None:
             self.observer.observe(scopes, x.numpy(), self.lengths, sequence_axes)
@@ -88,12 +94,24 @@ class Quantization:
             if quantizer is None:
                 outputs.append(x)
                 continue
-            if quantizer.key not in done:
-                done[quantizer.key] = quantizer(x)
-            outputs.append(done[quantizer.key])
+            as_integers = self.exact and feeds_product(scope)
+            key = (quantizer.key, as_integers)
+            if key not in done:
+                done[key] = quantizer.integers(x) if as_integers else quantizer(x)
+            outputs.append(done[key])
         return tuple(outputs)
 
     def weight(self, kernel: tf.Tensor, scope: str) -> tf.Tensor:
-        """The kernel, fake-quantized if its quantizer is on."""
+        """The kernel, fake-quantized if its quantizer is on; its integers in exact arithmetic."""
         quantizer = None if self.observer is not None else self.quantizers.get(scope)
-        return kernel if quantizer is None else quantizer(tf.convert_to_tensor(kernel))
+        if quantizer is None:
+            return kernel
+        kernel = tf.convert_to_tensor(kernel)
+        return quantizer.integers(kernel) if self.exact else quantizer(kernel)
+
+    def scaled(self, product: tf.Tensor, scopes: Sequence[str]) -> tf.Tensor:
+        """In exact arithmetic a product of integers times the scales of its operands' quantizers, else the product."""
+        if not self.exact or self.observer is not None:
+            return product
+        scales = [tf.convert_to_tensor(self.quantizers[scope].scale) for scope in scopes if scope in self.quantizers]
+        return product * math.prod(scales) if scales else product

@@ -1,7 +1,7 @@
 """BERT's forward pass in NumPy float64, written from the table of quantized tensors and not from the backends.
 
-Only the rounding itself is shared with the program (quantization/numerics.py, float32, as everywhere). Products, softmax
-and LayerNorm are float64, so that a backend's float32 differs by rounding errors alone.
+Only the rounding itself is shared with the program (quantization/numerics.py, float32, as everywhere). Products,
+softmax and LayerNorm are float64, so that a backend's float32 differs by rounding errors alone.
 """
 
 from collections.abc import Mapping

@@ -5,8 +5,8 @@ import pytest
 from numpy_bert import NumpyBert
 from tiny_bert import make_backend, make_batch, pad_batch, relative_error, tiny_config, tiny_tensors
 
-from checkpoints.names import hugging_face_name, is_transposed
 from checkpoints.config import BertConfig
+from checkpoints.names import hugging_face_name, is_transposed
 
 CONFIGS = {
     "gelu": tiny_config(),

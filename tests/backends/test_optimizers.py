@@ -18,6 +18,7 @@ SHAPES = {
 }
 WITHOUT_DECAY = [name for name in SHAPES if "LayerNorm" in name or "bias" in name]
 STEPS = 5
+BERT = OptimizerSettings()
 
 
 def start():
@@ -34,7 +35,7 @@ def rates(steps=STEPS):
     return [1e-2 * (step + 1) / steps for step in range(steps)]
 
 
-def make(backend_name, settings=OptimizerSettings()):
+def make(backend_name, settings=BERT):
     """The optimizer over fresh parameters; how an array becomes a tensor; how the parameters are read."""
     module = importlib.import_module(f"backends.{backend_name}.optimizer")
     if backend_name == "pytorch":

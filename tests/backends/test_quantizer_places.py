@@ -10,7 +10,7 @@ from functools import cache
 import numpy as np
 import pytest
 from numpy_bert import NumpyBert, ranges_of
-from tiny_bert import make_backend, make_batch, tiny_config, tiny_tensors
+from tiny_bert import make_backend, make_batch, pad_batch, tiny_config, tiny_tensors
 
 from quantization.modes import LAYER_ROWS, MODE_NAMES, MODEL_ROWS, Mode, custom_mode, get_mode
 from quantization.ranges import select_ranges
@@ -76,6 +76,36 @@ def test_new_ranges_replace_the_old_ones(backend):
     fresh = make_backend(backend.name, CONFIG, TENSORS)
     fresh.set_quantization(mode, ranges)
     assert largest_difference(backend.predict(batch), fresh.predict(batch)) == 0
+
+
+@pytest.mark.parametrize("mode_name", ["ft1", "ft3", "ort"])
+def test_quantized_backends_agree_on_any_batch(both_backends, mode_name):
+    """Without keeping clear of ties, over several layers: predictions go through the same integers everywhere."""
+    config, mode = tiny_config(), get_mode(mode_name)
+    tensors, reference = tiny_tensors(config), NumpyBert(config, tiny_tensors(config))
+    data = [make_batch(config, [20, 11, 15, 7], padded, seed=seed) for seed, padded in enumerate((None, 32, 24))]
+    reference(data[0])
+    ranges = select_ranges(ranges_of(reference.seen, mode, 2), tensors, mode, "test")
+    results = []
+    for name in both_backends:
+        backend = make_backend(name, config, tensors)
+        backend.set_quantization(mode, ranges)
+        results.append([backend.predict(batch) for batch in data])
+    for first, second in zip(*results, strict=True):
+        assert largest_difference(first, second) < 1e-5
+
+
+def test_quantized_logits_do_not_depend_on_padding(backend_name):
+    config, mode = tiny_config(), get_mode("ft3")
+    tensors, batch = tiny_tensors(config), make_batch(config, [20, 11, 15, 7])
+    reference = NumpyBert(config, tensors)
+    reference(batch)
+    backend = make_backend(backend_name, config, tensors)
+    backend.set_quantization(mode, select_ranges(ranges_of(reference.seen, mode, 2), tensors, mode, "test"))
+    tight, wide = backend.predict(batch), backend.predict(pad_batch(batch, 40))
+    real = batch["input_mask"] == 1
+    for name in tight:
+        assert np.abs(wide[name][:, :20] - tight[name])[real].max() < 1e-5
 
 
 @pytest.mark.usefixtures("without_graphs")

@@ -167,6 +167,8 @@ def test_one_tensor_for_several_quantizers(backend_name):
     np.testing.assert_array_equal(query.numpy(), fake_quantize(x.numpy(), np.float32(0.9), ACTIVATION))
     np.testing.assert_array_equal(value.numpy(), fake_quantize(x.numpy(), np.float32(0.4), ACTIVATION))
     with pytest.raises(UserError, match="value/input_quantizer has no amax"):
-        quantization.configure(replace(custom_mode(False), enabled=frozenset(QKV_INPUTS)), dict(list(amax.items())[:2]), 1)
+        quantization.configure(
+            replace(custom_mode(False), enabled=frozenset(QKV_INPUTS)), dict(list(amax.items())[:2]), 1
+        )
     quantization.configure(None, {}, 1)
     assert all(y is x for y in quantization(x, scopes))

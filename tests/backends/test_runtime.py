@@ -1,12 +1,13 @@
 """Precision, compilation, devices, and that one backend does not drag in the other's framework."""
 
+import importlib
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 from numpy_bert import NumpyBert, ranges_of
-from tiny_bert import make_backend, make_batch, relative_error, tiny_config, tiny_tensors
+from tiny_bert import FRAMEWORKS, make_backend, make_batch, relative_error, tiny_config, tiny_tensors
 
 from backends import cpu, create_backend
 from backends.base import RuntimeSettings
@@ -73,6 +74,22 @@ def test_half_precision_keeps_the_quantizers(backend_name):
     for backend in (half, whole):
         quantize(backend)
     assert_close(half.predict(BATCH), whole.predict(BATCH), 0.1)
+
+
+@pytest.mark.usefixtures("without_graphs")
+def test_quantized_products_do_not_overflow_in_float16(backend_name):
+    """As on a GPU: sums of 3072 products of two 8-bit integers would leave float16's range."""
+    config = tiny_config(num_hidden_layers=1, intermediate_size=3072, hidden_act="relu")
+    tensors, results = tiny_tensors(config), []
+    reference = NumpyBert(config, tensors)
+    reference(BATCH)
+    ranges = select_ranges(ranges_of(reference.seen, get_mode("ft2"), 1, share=1.0), tensors, get_mode("ft2"), "test")
+    for dtype in ("float16", "float32"):
+        backend = make_backend(backend_name, config, tensors)
+        backend.settings.product_dtype = getattr(importlib.import_module(FRAMEWORKS[backend_name]), dtype)
+        backend.set_quantization(get_mode("ft2"), ranges)
+        results.append(backend.predict(BATCH))
+    assert_close(*results, 0.1)
 
 
 def test_half_precision_that_would_not_pay_is_refused_loudly(backend_name, monkeypatch, caplog):

@@ -1,4 +1,4 @@
-"""Saves checkpoints in processes that are killed, each a little later than the one before: the tool of test_kill_points.
+"""Saves checkpoints in processes that are killed, each a little later than the last: the tool of test_kill_points.
 
     python killed_saves.py <folder> <backend>
 

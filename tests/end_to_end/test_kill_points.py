@@ -1,4 +1,4 @@
-"""A run that is killed while it saves, at every single operation: what it had saved is whole, and nothing is left over."""
+"""A run that is killed while it saves, at every single operation: what was saved is whole, and nothing is left over."""
 
 import subprocess
 import sys

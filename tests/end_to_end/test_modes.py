@@ -10,8 +10,8 @@ from small_runs import flags, random_tensors, saved, succeed, tiny_config, vocab
 from checkpoints.tf_checkpoint import write_tf_checkpoint
 from checkpoints.value import Checkpoint
 
-# The model has one layer. How many of its 29 quantizers FasterTransformer's modes turn on (192, 288, 300 and 240 in the 12 layers of
-# BERT-base); trt adds the last layer's output, ort has those of ft1.
+# The model has one layer. How many of its 29 quantizers FasterTransformer's modes turn on (192, 288, 300 and 240 in the
+# 12 layers of BERT-base); trt adds the last layer's output, ort has those of ft1.
 ENABLED = {"ft1": 16, "ft2": 24, "ft3": 25, "trt": 20, "ort": 16}
 # Each mode and each method with each framework.
 CASES = [
@@ -99,13 +99,14 @@ def test_every_method_finds_other_ranges(folder: Path) -> None:
 @pytest.mark.parametrize("backend", ["tensorflow", "pytorch"])
 def test_single_settings_make_a_mode_of_their_own(folder: Path, backend: str) -> None:
     """The PyTorch original's --quant-per-tensor, --fuse-qkv and --quant-disable-keyword, without --quant_mode."""
-    single = ["--quant-per-tensor", "--fuse-qkv", "--quant-disable-keyword", "final_input", "layernorm_input", "softmax"]
+    words = ("final_input", "layernorm_input", "softmax")
+    single = ["--quant-per-tensor", "--fuse-qkv", "--quant-disable-keyword", *words]
     calibrate = ["--init_checkpoint=tuned/model.ckpt-1", "--do_calib", f"--output_dir=custom-{backend}"]
     succeed(*COMMON, *single, *calibrate, f"--backend={backend}", cwd=folder)
     report = json.loads((folder / f"custom-{backend}/calibration.json").read_text())
     disabled = {scope for scope, entry in report["quantizers"].items() if not entry["enabled"]}
     assert len(disabled) == 3 + 1
-    assert all(any(word in scope for word in ("final_input", "layernorm_input", "softmax")) for scope in disabled)
+    assert all(any(word in scope for word in words) for scope in disabled)
     ranges = saved(folder / f"custom-{backend}/model.ckpt-calibrated").ranges
     query, key = (ranges[f"bert/encoder/layer_0/attention/self/{name}/kernel_quantizer"] for name in ("query", "key"))
     assert query.ndim == 0 and query == key

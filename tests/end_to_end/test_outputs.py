@@ -1,6 +1,7 @@
 """What a run leaves behind beside its checkpoints: SQuAD 2.0's files, summaries, cached features, standard output."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -59,6 +60,15 @@ def test_prediction_alone_takes_the_newest_checkpoint_of_the_folder(tuned: Path)
     named = succeed(*predict, "--init_checkpoint=squad_model/bert_model.ckpt", cwd=tuned)
     assert "predicting with tuned/model.ckpt-2, the newest in --output_dir" in named.err
     assert plain.scores == named.scores
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("flag", ["--output_dir=run", "--init_checkpoint=run"])
+def test_a_run_s_folder_brings_config_and_vocabulary(workplace: Path, backend: str, flag: str) -> None:
+    """Neither --bert_config_file nor --vocab_file is needed, whichever backend wrote the folder."""
+    succeed(*TRAIN, "--output_dir=run", f"--backend={backend}", cwd=workplace)
+    predict = [*SHORT, *DATA, "--do_predict", "--output_dir=elsewhere", flag, "--backend=pytorch"]
+    assert "found beside the checkpoint" in succeed(*predict, cwd=workplace).err
 
 
 def test_json_summary_and_number_of_questions(tuned: Path) -> None:
@@ -144,7 +154,7 @@ def test_a_real_process(tuned: Path, backend: str) -> None:
     assert process.returncode == 0, err
     (line,) = out.splitlines()
     assert set(json.loads(line)) == {"exact_match", "f1"}
-    assert "predicted 1" in err or "predicted" in err
+    assert "predicted" in err
 
 
 @pytest.mark.parametrize(("backend", "other"), [("tensorflow", "torch"), ("pytorch", "tensorflow")])
@@ -157,16 +167,10 @@ def test_one_framework_never_imports_the_other(tuned: Path, backend: str, other:
         "sys.exit(code or (3 if sys.argv[1] in loaded else 0))\n"
     )
     work = ["--do_calib", "--do_train", "--do_predict", "--if_quant", f"--backend={backend}", "--output_dir=alone"]
-    done = subprocess.run(
-        [sys.executable, "-c", code, other, *TRAIN, *work], cwd=tuned, env=_environment(), capture_output=True, text=True
-    )
+    command = [sys.executable, "-c", code, other, *TRAIN, *work]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(command, cwd=tuned, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-
-
-def _environment() -> dict[str, str]:
-    import os
-
-    return {**os.environ, "PYTHONPATH": str(REPOSITORY)}
 
 
 class TestChoiceOfBackend:

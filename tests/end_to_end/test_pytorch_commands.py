@@ -35,8 +35,8 @@ COMMANDS = {
     "calibrated": "--init_checkpoint=model/pytorch_model.bin --percentile 99.99 " + CALIBRATE,
     "qat": "--init_checkpoint=calibrated/pytorch_model.bin --num_train_epochs=2.0 --quant_mode ft2 " + TRAIN,
     "calibrated_kd": "--init_checkpoint=finetuned/pytorch_model.bin --percentile 99.99 " + CALIBRATE,
-    "qat_kd": """--init_checkpoint=calibrated_kd/pytorch_model.bin --num_train_epochs=3.0 --quant_mode ft2 --distillation
-        --teacher=finetuned/pytorch_model.bin """ + TRAIN,
+    "qat_kd": "--init_checkpoint=calibrated_kd/pytorch_model.bin --num_train_epochs=3.0 --quant_mode ft2 "
+    "--distillation --teacher=finetuned/pytorch_model.bin " + TRAIN,
 }
 STEPS = {"finetuned": 7, "qat": 7, "qat_kd": 10}  # int(14 / 4 * epochs)
 PREDICTED = ("finetuned", "ptq", "qat", "qat_kd")

@@ -1,4 +1,4 @@
-"""The training loop with real backends: broken off and resumed it ends with the same bits, and it stops when it must."""
+"""The training loop: broken off and resumed it ends with the same bits, and it stops when it must."""
 
 import signal
 from dataclasses import replace
@@ -52,9 +52,9 @@ class Stop(Exception):
 class Runner:
     """Starts a loop over a folder as a script would: from the newest checkpoint there, or from TENSORS."""
 
-    def __init__(self, backend_name, folder, quantized, distilled=False) -> None:
-        self.name, self.quantized = backend_name, quantized
+    def __init__(self, backend_name, folder, distilled=False) -> None:
         folder.mkdir()
+        self.name = backend_name
         self.folder = RunFolder(folder, backend_name, keep=2)
         self.distillation = DistillationSettings(scale=5.0, sequence_length=24) if distilled else None
 
@@ -68,8 +68,7 @@ class Runner:
         backend = make_backend(self.name, CONFIG, tensors, runtime=RuntimeSettings(), distillation=self.distillation)
         if state is not None:
             backend.load_optimizer_state(state.optimizer)
-        if self.quantized:
-            backend.set_quantization(MODE, select_ranges(checkpoint.ranges, tensors, MODE, checkpoint.source))
+        backend.set_quantization(MODE, select_ranges(checkpoint.ranges, tensors, MODE, checkpoint.source))
         if on_step is not None:
             self.watch(backend, on_step)
         self.losses, train_step = {}, backend.train_step
@@ -125,12 +124,11 @@ def assert_equal(found, expected):
         np.testing.assert_array_equal(found[name], array, err_msg=name)
 
 
-@pytest.mark.parametrize("quantized", [False, True], ids=["float", "quantized"])
-def test_a_run_broken_off_ends_with_the_same_bits(backend_name, tmp_path, quantized):
-    """With dropout; broken off once by an error between two saves, then by SIGTERM."""
-    unbroken = Runner(backend_name, tmp_path / "unbroken", quantized).start()
+def test_a_run_broken_off_ends_with_the_same_bits(backend_name, tmp_path):
+    """QAT with dropout and two micro batches; broken off once by an error between two saves, then by SIGTERM."""
+    unbroken = Runner(backend_name, tmp_path / "unbroken").start()
     assert any((array != TENSORS[name]).any() for name, array in unbroken.tensors().items())
-    runner = Runner(backend_name, tmp_path / "broken", quantized)
+    runner = Runner(backend_name, tmp_path / "broken")
     with pytest.raises(Stop):
         runner.start(stop_at(3))
     assert runner.folder.steps() == [2]
@@ -233,7 +231,7 @@ def test_the_teachers_logits_come_with_every_batch(both_backends, tmp_path):
         expected = teacher.predict({name: batch[name] for name in ("input_ids", "input_mask", "segment_ids")})
         for name, logits in expected.items():
             np.testing.assert_allclose(batch[f"teacher_{name}"], logits, rtol=1e-5, atol=1e-5)
-    student = Runner(both_backends[1], tmp_path / "student", quantized=False, distilled=True)
+    student = Runner(both_backends[1], tmp_path / "student", distilled=True)
     student.start(settings=replace(SETTINGS, total_steps=2), teacher=teacher)
     assert all(np.isfinite(loss) for loss in student.losses.values())
 

@@ -10,9 +10,7 @@ from training.order import batch_indexes, epoch_permutation, padded_length, step
 def test_every_row_once_per_epoch(rows, batch, micro):
     steps = rows // (batch * micro)
     for epoch in range(3):
-        seen = [
-            batch_indexes(5, step, rows, batch, micro) for step in range(epoch * steps, (epoch + 1) * steps)
-        ]
+        seen = [batch_indexes(5, step, rows, batch, micro) for step in range(epoch * steps, (epoch + 1) * steps)]
         assert all(len(parts) == micro and all(len(part) == batch for part in parts) for parts in seen)
         assert sorted(np.concatenate([part for parts in seen for part in parts])) == list(range(rows))
 

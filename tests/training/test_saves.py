@@ -52,7 +52,11 @@ def names(folder):
 def main_file(folder, step):
     """The file whose bytes are the weights."""
     path = folder.path(step)
-    return path / "model.safetensors" if folder.backend == "pytorch" else path.with_name(path.name + ".data-00000-of-00001")
+    return (
+        path / "model.safetensors"
+        if folder.backend == "pytorch"
+        else path.with_name(path.name + ".data-00000-of-00001")
+    )
 
 
 def test_what_is_saved_comes_back(folder):

@@ -84,7 +84,7 @@ def test_padding_counts_only_where_asked_for(backend_name, observers):
     assert padded[scope].total == len(FEATURES) * LONGEST * CONFIG.hidden_size
     first, second = ranges_of(without)[0], ranges_of(padded)[0]
     grown = [scope for scope in activation_scopes(2) if second[scope] > first[scope]]
-    assert len(grown) > 10
+    assert len(grown) >= 5
     assert all(second[scope] >= first[scope] for scope in first if "kernel" not in scope)
 
 
