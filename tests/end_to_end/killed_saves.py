@@ -20,8 +20,8 @@ from checkpoints.names import QUESTION_ANSWERING, expected_tensors  # noqa: E402
 from checkpoints.value import Checkpoint  # noqa: E402
 from training.saves import RunFolder, TrainingState  # noqa: E402
 
-STEPS = (2, 4, 6)
-KEEP = 2
+STEPS = (2, 4)
+KEEP = 1
 OPERATIONS = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "ctypes.call_function")
 CONFIG = BertConfig(
     vocab_size=8,

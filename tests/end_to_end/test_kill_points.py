@@ -26,7 +26,7 @@ def killed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def test_every_operation_is_tried(killed: tuple[str, list[Path]]) -> None:
     """Among the runs are some that were killed before the first save, between all of them, and one that was not."""
     saved = [len(list(folder.parent.glob(f"{folder.name}.saved-*"))) for folder in killed[1]]
-    assert saved == sorted(saved) and set(saved) == {0, 1, 2, 3}
+    assert saved == sorted(saved) and set(saved) == {0, 1, 2}
     assert any(list(folder.glob(".*.tmp")) for folder in killed[1]), "no run was killed while it wrote"
 
 

@@ -109,30 +109,25 @@ def test_calibration_and_training_in_one_call(site: Site) -> None:
     assert abs(trained.tensors[name] - calibrated.tensors[name]).max() > 1e-4
 
 
-def test_killed_runs(site: Site) -> None:
-    """SIGKILL just after a save, then, in the second start, a little after another, whatever is being done then."""
-    moments = [(r"saved killed/model\.ckpt-4", 0.0), (r"saved killed/model\.ckpt-\d", 0.05)]
-    for after, delay in moments:
-        broken = site.breaks("killed", signal.SIGKILL, after, delay)
-        assert broken.returncode == -signal.SIGKILL and "predicted" not in broken.stderr
-    last = site.finish("killed")
-    assert "resuming from killed/model.ckpt-" in last.err
-    site.assert_as_unbroken("killed")
+def test_broken_off_three_times(site: Site) -> None:
+    """SIGKILL a little after a save, whatever is being done then; SIGTERM; Ctrl-C. Then the run comes to its end.
 
-
-def test_asked_to_stop(site: Site) -> None:
-    """SIGTERM, then Ctrl-C after the second start: each saves, says so and leaves with the shell's exit code."""
-    reached = []
-    for number, name in ((signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "SIGINT")):
-        stopped = site.breaks("stopped", number, r"saved stopped/model\.ckpt-\d")
+    After the last two it saves, says so and leaves with the shell's exit code.
+    """
+    killed = site.breaks("broken", signal.SIGKILL, r"saved broken/model\.ckpt-\d", delay=0.03)
+    assert killed.returncode == -signal.SIGKILL and "predicted" not in killed.stderr
+    reached = [2]
+    for number in (signal.SIGTERM, signal.SIGINT):
+        stopped = site.breaks("broken", number, r"saved broken/model\.ckpt-\d")
         assert stopped.returncode == 128 + number
         assert stopped.stdout == "" and "Traceback" not in stopped.stderr
+        assert "resuming from broken/model.ckpt-" in stopped.stderr
         line = stopped.stderr.splitlines()[-1]
-        assert f"{name} received: saved stopped/model.ckpt-" in line and "the same command goes on" in line
+        assert f"{number.name} received: saved broken/model.ckpt-" in line and "the same command goes on" in line
         reached.append(int(re.findall(r"model\.ckpt-(\d+)", line)[-1]))
-    assert 2 <= reached[0] < reached[1] < STEPS
-    site.finish("stopped")
-    site.assert_as_unbroken("stopped")
+    assert reached[0] < reached[1] < reached[2] < STEPS
+    assert f"resuming from broken/model.ckpt-{reached[2]}" in site.finish("broken").err
+    site.assert_as_unbroken("broken")
 
 
 def test_a_signal_in_the_last_step_is_not_lost(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
