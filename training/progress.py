@@ -10,7 +10,6 @@ logger = logging.getLogger("twinquant")
 bars_wanted = True  # --disable_progress_bar makes it False
 
 
-
 class Progress:
     """Counts work done; use as a context manager."""
 

@@ -115,7 +115,8 @@ RUNTIME_FLAGS = (
          "takes the accelerator that the framework finds.", metavar="DEVICE"),
     Flag("no_cuda", bool, False, "runtime", "The same as --device=cpu.", aliases=("use_cpu",), kept=False),
     Flag("use_fp16", bool, False, "runtime", "Matrix products in half precision: float16 with loss "
-         "scaling on a GPU, bfloat16 on a CPU that has it (elsewhere a warning, and float32).", aliases=("fp16", "amp")),
+         "scaling on a GPU, bfloat16 on a CPU that has it (elsewhere a warning, and float32).",
+         aliases=("fp16", "amp")),
     Flag("loss_scale", float, 0.0, "runtime", "Loss scale of training in float16; 0 adapts it to overflows.",
          within="[0, inf)"),
     Flag("use_xla", bool, False, "runtime", "Compile the model: with XLA in TensorFlow, with torch.compile in "

@@ -35,7 +35,7 @@ def test_saved_checkpoints_stay_whole(killed: tuple[str, list[Path]]) -> None:
     for folder in folders:
         saves = RunFolder(folder, backend, KEEP)
         promised = [step for step in STEPS if (folder.parent / f"{folder.name}.saved-{step}").exists()]
-        assert set(promised[-1:]) <= set(saves.steps()) and len(saves.steps()) >= min(KEEP, len(promised)), folder
+        assert max(saves.steps(), default=0) >= max(promised, default=0), folder
         for step in saves.steps():
             checkpoint, state = saves.load(step)
             assert_equal_arrays(checkpoint.tensors, checkpoint_at(step).tensors)
