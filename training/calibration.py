@@ -7,7 +7,7 @@ import numpy as np
 
 from backends.base import Backend
 from checkpoints.config import BertConfig
-from quantization.calibration import amax_from_histogram, clipped_fraction, weight_amax
+from quantization.calibration import amax_from_histogram, clipped_fraction, weight_amax, without_last_bits
 from quantization.histogram import Observer
 from quantization.modes import Mode, all_quantizers
 from quantization.ranges import Ranges, fuse_qkv_ranges
@@ -54,7 +54,7 @@ def find_ranges(
     for scopes, histogram in observer.groups():
         settings = mode.settings(quantizers[scopes[0]])
         amax = amax_from_histogram(histogram, method, percentile, settings, scopes[0])
-        ranges.update(dict.fromkeys(scopes, np.asarray(amax, np.float32)))
+        ranges.update(dict.fromkeys(scopes, np.asarray(without_last_bits(amax), np.float32)))
     for scope, row in quantizers.items():
         if row.is_weight:
             ranges[scope] = weight_amax(tensors[scope.removesuffix("_quantizer")], mode.per_channel, name=scope)

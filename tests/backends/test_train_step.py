@@ -19,6 +19,7 @@ NO_DROPOUT = RuntimeSettings(dropout=False)
 DROPOUT = RuntimeSettings()
 BERT = OptimizerSettings()
 PLAIN_STEP = OptimizerSettings(epsilon=1.0)  # w -= about 0.1 * learning rate * gradient
+UNCLIPPED = OptimizerSettings(epsilon=1.0, max_grad_norm=1e9)
 
 
 @cache
@@ -122,13 +123,15 @@ def test_both_backends_take_the_same_quantized_step(both_backends, mode_name):
     assert largest_difference(floating.tensors(), ends[0]) > 1e-3
 
 
-def test_two_micro_batches_equal_one_batch_of_the_double_size(backend_name):
+@pytest.mark.parametrize(("optimizer", "rate"), [(BERT, 2e-4), (UNCLIPPED, 1e-2)], ids=["clipped", "not-clipped"])
+def test_two_micro_batches_equal_one_batch_of_the_double_size(backend_name, optimizer, rate):
+    """Not clipped, so that a sum in place of the mean shows."""
     data = make_batch(CONFIG, LENGTHS + [9, 5, 2], labels=True)
     halves = [{name: array[rows] for name, array in data.items()} for rows in (slice(0, 3), slice(3, 6))]
     ends, losses = [], []
     for parts in ([data], halves):
-        backend = make(backend_name)
-        losses.append([backend.train_step(parts, 2e-4, step) for step in range(2)])
+        backend = make(backend_name, optimizer=optimizer)
+        losses.append([backend.train_step(parts, rate, step) for step in range(2)])
         ends.append(backend.tensors())
     np.testing.assert_allclose(*losses, rtol=1e-6)
     assert largest_difference(*ends) < 1e-6

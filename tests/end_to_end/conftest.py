@@ -22,6 +22,14 @@ def one_thread() -> Iterator[None]:
         del os.environ["OMP_NUM_THREADS"]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_waiting_for_the_disk() -> Iterator[None]:
+    """fsync does nothing in this process: it matters where power is lost, and takes most of the time on a busy disk."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
 @pytest.fixture
 def workplace(tmp_path: Path) -> Path:
     """A folder with squad_model/ (pre-trained, 128 positions) and squad_data/."""

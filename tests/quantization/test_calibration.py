@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from quantization.calibration import METHODS, amax_from_histogram, clipped_fraction, weight_amax
+from quantization.calibration import METHODS, amax_from_histogram, clipped_fraction, weight_amax, without_last_bits
 from quantization.histogram import Histogram
 from quantization.numerics import QuantizerSettings
 from twinquant.errors import UserError
@@ -232,3 +232,12 @@ def test_percentile_clips_what_it_says():
     histogram = histogram_of(np.random.default_rng(0).standard_normal(100000))
     amax = amax_from_histogram(histogram, "percentile", 99.0)
     assert 0.009 < clipped_fraction(histogram, float(amax)) <= 0.01
+
+
+@pytest.mark.parametrize("amax", [0.0, 1.0, 0.3, 7.3e-5, 123.456, 65504.0])
+def test_last_bits_are_rounded_up(amax):
+    rounded = without_last_bits(np.float32(amax))
+    assert np.float32(amax) <= rounded <= np.float32(amax) * (1 + 2.0**-11)
+    assert without_last_bits(rounded) == rounded
+    below = np.nextafter(rounded, np.float32(0))
+    assert without_last_bits(below) == rounded  # neighbors in the last bit give one range
