@@ -27,7 +27,7 @@ from small_runs import (
 
 from training.saves import RunFolder
 
-STEPS = 24
+STEPS = 60  # enough that a busy machine does not finish them before a signal arrives
 # Calibration, then QAT with dropout: everything that a resumed run must take up again.
 COMMAND = flags(
     f"""--bert_config_file=squad_model/bert_config.json --vocab_file=squad_model/vocab.txt
@@ -55,7 +55,7 @@ class Site:
         """Runs the command as a process of its own until it logs a line with `after`, then sends the signal."""
         process = start(*self.arguments(output), cwd=self.folder)
         assert process.stdout and process.stderr
-        watchdog = threading.Timer(120, process.kill)
+        watchdog = threading.Timer(300, process.kill)
         watchdog.start()
         try:
             lines = []

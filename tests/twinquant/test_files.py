@@ -3,6 +3,7 @@ import hashlib
 import json
 import os
 import resource
+from contextlib import contextmanager
 
 import pytest
 
@@ -10,13 +11,15 @@ from twinquant import files
 from twinquant.errors import UserError
 
 
-@pytest.fixture
+@contextmanager
 def small_file_limit():
-    """A real write error: no file may grow beyond 1000 bytes in the test."""
+    """A real write error: no file may grow beyond 1000 bytes. Not a fixture: pytest's own log is a file too."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
-    yield 1000
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield 1000
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def full_disk(*_):
@@ -45,11 +48,11 @@ def test_json_is_indented_readable_and_ends_with_a_newline(tmp_path):
     assert json.loads(text) == {"label": "金融", "x": [1]}
 
 
-def test_a_file_that_cannot_grow_is_a_user_error_and_the_old_file_stays(tmp_path, small_file_limit):
+def test_a_file_that_cannot_grow_is_a_user_error_and_the_old_file_stays(tmp_path):
     path = tmp_path / "a.bin"
     path.write_bytes(b"old")
-    with pytest.raises(UserError, match=r"cannot write .*a\.bin: File too large"):
-        files.write_bytes_atomically(path, bytes(small_file_limit + 1))
+    with small_file_limit() as limit, pytest.raises(UserError, match=r"cannot write .*a\.bin: File too large"):
+        files.write_bytes_atomically(path, bytes(limit + 1))
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["a.bin"]
 
