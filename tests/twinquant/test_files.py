@@ -163,15 +163,16 @@ def test_an_error_in_the_block_keeps_the_old_folder(tmp_path):
     assert os.listdir(tmp_path) == ["model"]
 
 
-def test_only_errors_about_the_folder_itself_are_reworded(tmp_path, small_file_limit):
-    with pytest.raises(FileNotFoundError), files.atomic_folder(tmp_path / "model"):
-        (tmp_path / "other").read_bytes()
-    with (
-        pytest.raises(UserError, match="cannot write .*model: File too large"),
-        files.atomic_folder(tmp_path / "model") as temporary,
-    ):
-        (temporary / "weights").write_bytes(bytes(small_file_limit + 1))
-    assert os.listdir(tmp_path) == []
+def test_only_errors_about_the_folder_itself_are_reworded(tmp_path):
+    with small_file_limit() as limit:
+        with pytest.raises(FileNotFoundError), files.atomic_folder(tmp_path / "model"):
+            (tmp_path / "other").read_bytes()
+        with (
+            pytest.raises(UserError, match="cannot write .*model: File too large"),
+            files.atomic_folder(tmp_path / "model") as temporary,
+        ):
+            (temporary / "weights").write_bytes(bytes(limit + 1))
+        assert os.listdir(tmp_path) == []
 
 
 def test_a_folder_does_not_replace_a_file(tmp_path):
