@@ -31,7 +31,6 @@ def make_task(settings: SquadSettings, config: BertConfig, vocab_file: Path) -> 
     evaluated = settings.num_eval_iterations
     return SquadTask(
         vocab_file=vocab_file,
-        output_dir=settings.output_dir,
         train_file=settings.train_file,
         predict_file=settings.predict_file,
         do_lower_case=settings.do_lower_case,

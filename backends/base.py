@@ -12,13 +12,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from checkpoints.config import BertConfig
-from checkpoints.names import QUESTION_ANSWERING
+from checkpoints.names import CLASSIFICATION, QUESTION_ANSWERING
 from quantization.histogram import Observer
 from quantization.modes import Mode
 
 Batch = Mapping[str, np.ndarray]
-"""input_ids, input_mask, segment_ids: int32 [B, S], padding at the tail. In training also start_positions and
-end_positions int32 [B] and, when distilling, teacher_start_logits and teacher_end_logits float32 [B, S]."""
+"""input_ids, input_mask, segment_ids: int32 [B, S], padding at the tail. In training also the labels: start_positions
+and end_positions int32 [B]; or labels int32 [B] (classes); or label_values float32 [B] (regression). When distilling
+also the teacher's logits under their names in OUTPUT_NAMES with the prefix "teacher_"."""
+
+OUTPUT_NAMES = {QUESTION_ANSWERING: ("start_logits", "end_logits"), CLASSIFICATION: ("logits",)}
+"""What a model of each head gives: start_logits and end_logits float32 [B, S]; logits float32 [B, num_labels]."""
 
 MASK_VALUE = -10000.0
 """Added to attention scores (after the division by sqrt(d)) and to logits of the training loss at padding positions:
@@ -46,7 +50,9 @@ class DistillationSettings:
 
     ``loss`` selects the original that is followed, since the two disagree: "tf" is KL(student || teacher) of
     softmax(logits / T) + 1e-9, summed over positions and averaged over the batch; "pytorch" is KL(teacher || student)
-    averaged over batch and positions, that is divided by ``sequence_length`` as well. Both sum start and end.
+    averaged over batch and positions, that is divided by ``sequence_length`` as well. Both sum start and end. With a
+    classification head the classes take the place of the positions, in number too; of a regression the loss is the mean
+    squared difference of the two outputs, without temperature.
     """
 
     loss: str = "tf"
@@ -83,10 +89,16 @@ class Backend(ABC):
         runtime: RuntimeSettings = RuntimeSettings(),
         optimizer: OptimizerSettings = OptimizerSettings(),
         distillation: DistillationSettings | None = None,
+        num_labels: int | None = None,
     ) -> None:
-        """Builds the model without weights; `load` must follow."""
+        """Builds the model without weights; `load` must follow.
+
+        Args:
+            num_labels: of a classification head: number of classes, 1 for a regression.
+        """
         self.config = config
         self.head = head
+        self.num_labels = num_labels
         self.runtime = runtime
         self.optimizer_settings = optimizer
         self.distillation = distillation
@@ -108,7 +120,7 @@ class Backend(ABC):
 
     @abstractmethod
     def predict(self, batch: Batch) -> dict[str, np.ndarray]:
-        """Logits without dropout: start_logits and end_logits, float32 [B, S]. Fake-quantized if that is on.
+        """Logits without dropout, by their names in OUTPUT_NAMES. Fake-quantized if that is on.
 
         Fake-quantized prediction uses exact arithmetic, so that backends agree in the integers of every layer and not
         only for equal inputs: a difference in the last bit that moves one value across a rounding border would

@@ -121,15 +121,15 @@ def is_canonical(name: str) -> bool:
 
 
 def expected_tensors(
-    config: BertConfig, head: str | None = None, pooler: bool = False, num_labels: int | None = None
+    config: BertConfig, head: str | None = None, num_labels: int | None = None, pooler: bool = False
 ) -> dict[str, tuple[int, ...]]:
     """Canonical names and shapes of every tensor a model has.
 
     Args:
         config: gives the sizes.
         head: "question_answering", "classification" (then `num_labels` is needed), or None for the encoder alone.
-        pooler: whether the pooler belongs to the model.
-        num_labels: number of classes.
+        num_labels: number of classes, 1 for a regression.
+        pooler: whether the pooler belongs to the model; with a classification head it always does.
     """
     sizes = {
         "vocab": config.vocab_size,
@@ -147,6 +147,7 @@ def expected_tensors(
     rows = list(_EMBEDDINGS)
     for layer in range(config.num_hidden_layers):
         rows += [row._replace(canonical=row.canonical.replace("{n}", str(layer))) for row in _ENCODER_LAYER]
+    pooler = pooler or head == CLASSIFICATION
     rows += [*(_POOLER if pooler else ()), *(_HEADS[head] if head else ())]
     return {row.canonical: tuple(int(sizes[word] or 0) for word in row.shape) for row in rows}
 

@@ -7,9 +7,15 @@ into answers, files and scores. It knows nothing of models or frameworks.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+
+Outputs = Mapping[str, np.ndarray | Sequence[np.ndarray]]
+"""A model's outputs by name: one float row per feature, in order; of logits per position, a row may be cut or padded
+beyond the feature's length."""
 
 
 class Features(ABC):
@@ -33,15 +39,34 @@ class Features(ABC):
         """
 
 
+@dataclass(frozen=True)
+class PredictionSet:
+    """One set of rows to predict: the questions of a file, a dev set, a test set.
+
+    Attributes: `name`, for messages ("dev", "dev_mm", "test"); `features` makes the rows; `finish` takes the outputs
+    for them and returns the scores, which are empty where the right answers are not known, and writes the answers into
+    a folder, or writes nothing where the folder is None.
+    """
+
+    name: str
+    features: Callable[[], Features]
+    finish: Callable[[Outputs, Path | None], dict[str, float]]
+    has_labels: bool = True
+
+
 class Task(ABC):
     """One data set and how it is scored.
 
     Attributes: `name`, for messages ("squad"); `head`, the model's output layer: "question_answering" (outputs
-    "start_logits" and "end_logits", [S] per row) or "classification" (output "logits", [classes] per row).
+    "start_logits" and "end_logits", [S] per row) or "classification" (output "logits", [num_labels] per row);
+    `num_labels`, the classes of a classification head, 1 for a regression, None for question answering;
+    `label_names`, in the order of the logits, None where there are none.
     """
 
     name: str
     head: str
+    num_labels: int | None = None
+    label_names: list[str] | None = None
 
     @property
     @abstractmethod
@@ -53,17 +78,21 @@ class Task(ABC):
         """Features with labels of the whole training file, in the order of the file."""
 
     @abstractmethod
+    def training_fingerprint(self) -> dict[str, object]:
+        """Everything that shapes `train_features()`, as values that JSON holds: checksums of files, settings."""
+
+    @abstractmethod
     def calibration_features(self, count: int) -> Features:
         """Features of `count` training examples (all, where there are fewer), chosen by a fixed shuffle."""
 
     @abstractmethod
-    def predict_features(self) -> Features:
-        """Features of the file to predict, in the order of the file."""
+    def prediction_sets(self) -> list[PredictionSet]:
+        """What a prediction has to go through, in order."""
 
     @abstractmethod
-    def finish(self, outputs: Mapping[str, np.ndarray | Sequence[np.ndarray]]) -> dict[str, float]:
-        """Write the answers of `predict_features()` to the output folder and return their scores.
+    def main_score(self, scores: Mapping[str, float]) -> float:
+        """The one score that tells which of several checkpoints is the best: higher is better."""
 
-        `outputs`: per output name one float row per feature, in order; a row may be cut or padded beyond the feature's
-        length. The scores are empty where the file does not tell the right answers.
-        """
+    @abstractmethod
+    def write_scores(self, scores: Mapping[str, float], folder: Path) -> None:
+        """Writes the scores of all prediction sets together into a folder."""

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from tasks.base import Task
+from tasks.base import Outputs, PredictionSet, Task
 from tasks.feature_cache import cached_features, features_key
 from tasks.metrics import squad_v1_metrics, squad_v2_metrics
 from tasks.squad_answers import predict_answers
@@ -18,7 +16,7 @@ from tasks.squad_examples import SquadExamples, has_answers, read_squad_examples
 from tasks.squad_features import SquadFeatures, check_lengths, make_squad_features, windows_overlap
 from tasks.tokenization import load_tokenizer
 from twinquant.errors import UserError
-from twinquant.files import write_json_atomically
+from twinquant.files import make_folder, sha256_of_file, write_json_atomically
 
 logger = logging.getLogger("twinquant")
 
@@ -40,7 +38,6 @@ class SquadTask(Task):
         self,
         *,
         vocab_file: str | Path,
-        output_dir: str | Path,
         train_file: str | Path | None = None,
         predict_file: str | Path | None = None,
         do_lower_case: bool = True,
@@ -72,7 +69,6 @@ class SquadTask(Task):
             )  # fmt: skip
         self.tokenizer = load_tokenizer(vocab_file, do_lower_case, vocab_size)
         self._vocab_file = vocab_file
-        self._output_dir = Path(output_dir)
         self._train_file = train_file
         self._predict_file = predict_file
         self._window = {
@@ -111,6 +107,11 @@ class SquadTask(Task):
         """Windows of all training questions, with start and end positions."""
         return self._train_features
 
+    def training_fingerprint(self) -> dict[str, object]:
+        """The training file's checksum, lower-casing and the windows' settings."""
+        settings = {"do_lower_case": self.tokenizer.do_lower_case, "version_2_with_negative": self._version_2}
+        return {"train_file": sha256_of_file(_given(self._train_file, "--train_file"))} | settings | self._window
+
     def calibration_features(self, count: int) -> SquadFeatures:
         """Windows of the `count` training questions that FasterTransformer would calibrate on."""
         return self._make(select(self.train_examples, count))
@@ -119,12 +120,15 @@ class SquadTask(Task):
         """Windows of all questions to predict."""
         return self._predict_features
 
-    def finish(self, outputs: Mapping[str, np.ndarray | Sequence[np.ndarray]]) -> dict[str, float]:
-        """Write predictions.json, nbest_predictions.json, null_odds.json (2.0) and eval_results.json; return scores.
+    def prediction_sets(self) -> list[PredictionSet]:
+        """The one file to predict."""
+        return [PredictionSet("predict", self.predict_features, self.finish)]
+
+    def finish(self, outputs: Outputs, folder: Path | None) -> dict[str, float]:
+        """Write predictions.json, nbest_predictions.json and null_odds.json (2.0) into `folder`; return the scores.
 
         `outputs`: "start_logits" and "end_logits", a float row for each of `predict_features()`. The scores have
-        "exact_match" and "f1", for 2.0 more (see `squad_v2_metrics`); there are none, and eval_results.json is empty,
-        where the file has no answers.
+        "exact_match" and "f1", for 2.0 more (see `squad_v2_metrics`); there are none where the file has no answers.
         """
         examples = self.predict_examples
         answers = predict_answers(
@@ -136,22 +140,24 @@ class SquadTask(Task):
             version_2_with_negative=self._version_2,
             **self._answer,
         )
-        metrics: dict[str, float] = {}
-        if has_answers(examples):
-            golds = dict(zip(examples.ids, examples.gold_answers, strict=True))
-            if self._version_2:
-                metrics = squad_v2_metrics(golds, answers.predictions, answers.null_odds)
-            else:
-                metrics = squad_v1_metrics(golds, answers.predictions)
-        else:
+        if folder is not None:
+            make_folder(folder)
+            answers.write(folder)
+        if not has_answers(examples):
             logger.info("%s has no answers, so the predictions are not scored", examples.source)
-        try:
-            self._output_dir.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"--output_dir {self._output_dir} cannot be made: {error.strerror}") from None
-        answers.write(self._output_dir)
-        write_json_atomically(self._output_dir / "eval_results.json", metrics)
-        return metrics
+            return {}
+        golds = dict(zip(examples.ids, examples.gold_answers, strict=True))
+        if self._version_2:
+            return squad_v2_metrics(golds, answers.predictions, answers.null_odds)
+        return squad_v1_metrics(golds, answers.predictions)
+
+    def main_score(self, scores: Mapping[str, float]) -> float:
+        """F1."""
+        return scores["f1"]
+
+    def write_scores(self, scores: Mapping[str, float], folder: Path) -> None:
+        """Writes eval_results.json; an empty one where the file has no answers."""
+        write_json_atomically(folder / "eval_results.json", dict(scores))
 
     @cached_property
     def _train_features(self) -> SquadFeatures:

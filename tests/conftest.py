@@ -1,8 +1,9 @@
-"""Fixtures that tests of several packages share."""
+"""Fixtures that tests of several packages share. Every test that asks for `backend_name` runs once per backend."""
 
 from pathlib import Path
 
 import pytest
+from tiny_bert import FRAMEWORKS, require
 
 
 @pytest.fixture(scope="session")
@@ -12,3 +13,15 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the folder ../shared/data beside the checkout is absent")
     return folder.resolve()
+
+
+@pytest.fixture(params=FRAMEWORKS)
+def backend_name(request) -> str:
+    """The name of a backend whose framework is installed."""
+    return require(request.param)
+
+
+@pytest.fixture
+def both_backends() -> list[str]:
+    """For tests that compare the two: skipped unless both frameworks are installed."""
+    return [require(name) for name in FRAMEWORKS]

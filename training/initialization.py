@@ -14,19 +14,25 @@ logger = logging.getLogger("twinquant")
 
 
 def complete_tensors(
-    checkpoint: Checkpoint, config: BertConfig, head: str, seed: int, new_head_allowed: bool
+    checkpoint: Checkpoint,
+    config: BertConfig,
+    head: str,
+    seed: int,
+    new_head_allowed: bool,
+    num_labels: int | None = None,
 ) -> dict[str, np.ndarray]:
     """The model's tensors by canonical name, float32, in the model's order.
 
     Args:
         checkpoint: read from disk; its tensors may be more than the task needs.
-        head: "question_answering"; its tensors may be missing where `new_head_allowed` (before training), and are then
-            drawn from the seed, the same for every backend.
+        head: "question_answering" or "classification" (with `num_labels`); its tensors, the pooler included, may be
+            missing where `new_head_allowed` (before training), and are then drawn from the seed, the same for every
+            backend.
 
     Raises:
         UserError: tensors are missing or of the wrong shape; all are named.
     """
-    expected = expected_tensors(config, head)
+    expected = expected_tensors(config, head, num_labels)
     head_names = set(expected) - set(expected_tensors(config, None))
     report = match(checkpoint, expected, optional=head_names)
     if report.missing and not new_head_allowed:
@@ -58,10 +64,12 @@ def _initial(name: str, shape: tuple[int, ...], standard_deviation: float, seed:
     return (values * standard_deviation).astype(np.float32)
 
 
-def random_checkpoint(config: BertConfig, head: str | None, seed: int, source: str = "random weights") -> Checkpoint:
+def random_checkpoint(
+    config: BertConfig, head: str | None, seed: int, num_labels: int | None = None, source: str = "random weights"
+) -> Checkpoint:
     """An untrained model for tests and benchmarks: normal kernels and embeddings, unit gamma, zero beta and bias."""
     tensors: dict[str, np.ndarray] = {}
-    for name, shape in expected_tensors(config, head).items():
+    for name, shape in expected_tensors(config, head, num_labels).items():
         if name.endswith("gamma"):
             tensors[name] = np.ones(shape, np.float32)
         elif name.endswith("beta"):

@@ -15,13 +15,14 @@ from checkpoints.checkpoint import Checkpoint, load_checkpoint
 from checkpoints.checkpoint_state import latest_checkpoint
 from checkpoints.config import BertConfig
 from checkpoints.fastertransformer import write_fastertransformer
+from checkpoints.names import CLASSIFICATION
 from quantization.modes import Mode, custom_mode, get_mode
 from quantization.ranges import calibration_report, select_ranges
 from tasks.base import Task
 from training.calibration import find_ranges, observe
 from training.initialization import complete_tensors, random_checkpoint
 from training.loop import LoopSettings, TrainingLoop, find_resume_point
-from training.prediction import predict_all
+from training.prediction import Predictor, predict_all
 from training.saves import RunFolder
 from training.schedule import LearningRateSchedule, number_of_steps
 from training.teacher import teacher_config
@@ -53,6 +54,7 @@ class Run:
         self.config = self._config()
         self.vocab_file = Path(self._found("vocab_file", settings.vocab_file or self.checkpoint.vocab_file))
         self.task = make_task(self.config, self.vocab_file)
+        self.config = self._config_with_labels()
         self.mode = self._mode()
         self.ranges = dict(self.checkpoint.ranges)
 
@@ -75,7 +77,7 @@ class Run:
             self.calibrate()
         if settings.do_train:
             self.train()
-        return self.predict() if settings.do_predict else {}
+        return self.predict() if settings.predicts else {}
 
     def calibrate(self) -> None:
         """Finds all ranges, saves model.ckpt-calibrated and calibration.json."""
@@ -103,7 +105,7 @@ class Run:
             "percentile": settings.percentile if settings.calib_method == "percentile" else None,
             "batches": settings.calib_batch,
             "batch_size": settings.train_batch_size,
-            "data": settings.train_file,
+            "data": settings.train_file or getattr(settings, "data_dir", None),
             "padding_included": settings.calib_include_padding,
             "checkpoint": self.checkpoint.source,
         }
@@ -154,21 +156,41 @@ class Run:
         self._save_twin_file()
 
     def predict(self) -> dict[str, float]:
-        """Predicts, writes the answers and returns their scores."""
-        settings = self.settings
+        """Predicts every set of the task, writes the answers and their scores, and returns the scores."""
         self._quantize(self.checkpoint.source)
-        features = self.task.predict_features()
-        started = time.monotonic()
-        outputs = predict_all(
-            self.backend,
-            features,
-            settings.predict_batch_size,
-            settings.max_seq_length,
-            settings.pad_to_max_length or settings.use_xla,
-        )
-        seconds = time.monotonic() - started
-        logger.info("predicted %d windows in %.1f s, %.1f windows/s", len(features), seconds, len(features) / seconds)
-        return self.task.finish(outputs)
+        folder = Path(self.settings.output_dir)
+        scores = self.score(self.backend, folder)
+        self.task.write_scores(scores, folder)
+        return scores
+
+    def score(self, model: Predictor, folder: Path | None, labeled_only: bool = False) -> dict[str, float]:
+        """Predicts the task's sets with a model; the answers are written into `folder`, if one is given.
+
+        Args:
+            model: anything that predicts as a backend does.
+            labeled_only: leave out the sets whose right answers are not known.
+        """
+        settings = self.settings
+        scores: dict[str, float] = {}
+        for prediction_set in self.task.prediction_sets():
+            if labeled_only and not prediction_set.has_labels:
+                continue
+            features = prediction_set.features()
+            started = time.monotonic()
+            outputs = predict_all(
+                model,
+                features,
+                settings.predict_batch_size,
+                settings.max_seq_length,
+                settings.pad_to_max_length or settings.use_xla,
+            )
+            seconds = time.monotonic() - started
+            logger.info(
+                "predicted %s: %d rows in %.1f s, %.1f rows/s",
+                prediction_set.name, len(features), seconds, len(features) / seconds,
+            )  # fmt: skip
+            scores |= prediction_set.finish(outputs, folder)
+        return scores
 
     def as_checkpoint(self) -> Checkpoint:
         """The backend's weights with everything that is saved beside them."""
@@ -187,9 +209,8 @@ class Run:
         settings = self.settings
         names = [
             "init_checkpoint", "train_batch_size", "num_accumulation_steps", "learning_rate", "warmup_proportion",
-            "warmup_steps", "weight_decay", "adam_epsilon", "max_grad_norm", "seed", "max_seq_length", "doc_stride",
-            "max_query_length", "do_lower_case", "version_2_with_negative", "pad_to_max_length", "use_fp16", "use_xla",
-            "if_quant", "do_calib", "distillation",
+            "warmup_steps", "weight_decay", "adam_epsilon", "max_grad_norm", "seed", "pad_to_max_length", "use_fp16",
+            "use_xla", "if_quant", "do_calib", "distillation",
         ]  # fmt: skip
         if settings.if_quant:
             names += ["quant_mode", "custom_mode"]
@@ -197,9 +218,8 @@ class Run:
             names += ["calib_batch", "calib_method", "percentile", "calib_include_padding"]
         if settings.distillation:
             names += ["teacher", "distillation_loss", "distillation_loss_scale", "distillation_temperature"]
-        values = {name: getattr(settings, name, None) for name in names}
+        values = {name: getattr(settings, name) for name in names} | self.task.training_fingerprint()
         values |= {"backend": self.backend_name, "steps": self._total_steps()}
-        values["train_file"] = sha256_of_file(str(settings.train_file))
         values["vocab_file"] = sha256_of_file(self.vocab_file)
         values["config"] = json.dumps(dataclasses.asdict(self.config), sort_keys=True)
         return json.loads(json.dumps(values))
@@ -232,6 +252,24 @@ class Run:
             raise UserError(f"--bert_config_file is missing, and {self.checkpoint.source} has no config beside it")
         return self.checkpoint.config
 
+    def _config_with_labels(self) -> BertConfig:
+        """The config that is saved: with the classes of the task, as transformers names them.
+
+        Raises UserError where the checkpoint was trained for the same classes in another order.
+        """
+        task, found = self.task, self.checkpoint.label_names
+        if task.head != CLASSIFICATION:
+            return self.config
+        if task.label_names is None:
+            config = self.config.with_labels(["LABEL_0"])
+            return dataclasses.replace(config, extra={**config.extra, "problem_type": "regression"})
+        if found and found != task.label_names and sorted(found) == sorted(task.label_names):
+            raise UserError(
+                f"{self.checkpoint.source} was trained for the classes {', '.join(found)} in this order, the data has "
+                f"{', '.join(task.label_names)}: name them in the checkpoint's order (--class_file)"
+            )
+        return self.config.with_labels(task.label_names)
+
     def _mode(self) -> Mode:
         if self.settings.custom_mode is not None:
             return custom_mode(**self.settings.custom_mode)
@@ -261,6 +299,7 @@ class Run:
                 max_grad_norm=settings.max_grad_norm,
             ),
             distillation,
+            self.task.num_labels,
         )
 
     def _load_backend(self) -> None:
@@ -276,11 +315,15 @@ class Run:
         # A new head makes sense where it is trained, or where only ranges are wanted (calibration before QAT).
         new_head = settings.do_train or (settings.do_calib and not settings.do_predict)
         if not self.checkpoint.tensors and settings.do_train:
-            self.checkpoint = random_checkpoint(self.config, self.task.head, settings.seed)
-        self.tensors = complete_tensors(self.checkpoint, self.config, self.task.head, settings.seed, new_head)
+            self.checkpoint = random_checkpoint(self.config, self.task.head, settings.seed, self.task.num_labels)
+        self.tensors = self._complete_tensors(self.checkpoint, self.config, new_head)
         self.backend = self._make_backend(self.config, distillation)
         self.backend.load(self.tensors)
         logger.info("%s", self.backend.describe_device())
+
+    def _complete_tensors(self, checkpoint: Checkpoint, config: BertConfig, new_head_allowed: bool):
+        task = self.task
+        return complete_tensors(checkpoint, config, task.head, self.settings.seed, new_head_allowed, task.num_labels)
 
     def _load_backend_for_resume(self) -> None:
         self.checkpoint, state = self.folder.load(self.resume_step)
@@ -305,7 +348,7 @@ class Run:
         checkpoint = load_checkpoint(str(settings.teacher))
         config = teacher_config(checkpoint, self.config, self.vocab_file, settings.max_seq_length)
         teacher = self._make_backend(config)
-        teacher.load(complete_tensors(checkpoint, config, self.task.head, settings.seed, new_head_allowed=False))
+        teacher.load(self._complete_tensors(checkpoint, config, new_head_allowed=False))
         return teacher
 
     def _save_twin_file(self) -> None:

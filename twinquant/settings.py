@@ -78,6 +78,11 @@ class CommonSettings:
     explicit: frozenset[str]  # canonical names of the flags that the user gave
     notes: tuple[str, ...]  # warnings and notes about the flags, for rank 0 to print once
 
+    @property
+    def predicts(self) -> bool:
+        """Whether the run ends with a prediction."""
+        return self.do_predict
+
     def to_dict(self) -> dict[str, Any]:
         """All fields as values that JSON holds unchanged (tuples and sets become lists), for run records."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}

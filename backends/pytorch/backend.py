@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
-from backends.base import Backend, Batch
+from backends.base import OUTPUT_NAMES, Backend, Batch
 from backends.cpu import half_precision_pays
 from backends.loss_scale import LossScale
-from backends.pytorch.losses import distillation_loss, span_loss
-from backends.pytorch.model import QuestionAnswering, Settings, parameters_by_name
+from backends.pytorch.losses import distillation_loss, task_loss
+from backends.pytorch.model import Settings, build_model, parameters_by_name
 from backends.pytorch.optimizer import AdamW
 from backends.pytorch.quantizers import Quantization
 from checkpoints.names import expected_tensors
@@ -49,9 +49,10 @@ class PyTorchBackend(Backend):
             self.product_dtype = torch.bfloat16
         self.quantization = Quantization(self.device)
         self.settings = Settings(self.quantization, self.product_dtype, self.runtime.dropout)
-        self.model = QuestionAnswering(self.config, self.settings).to(self.device)
+        self.model = build_model(self.config, self.head, self.num_labels, self.settings).to(self.device)
         found = parameters_by_name(self.model)
-        self.parameters = {name: found[name] for name in expected_tensors(self.config, self.head)}
+        expected = expected_tensors(self.config, self.head, self.num_labels)
+        self.parameters = {name: found[name] for name in expected}
         self.compute = self._compiled() if self.runtime.compile else self.model
         self.optimizer: AdamW | None = None
         self.loss_scale = LossScale.create(self.product_dtype == torch.float16, self.runtime.loss_scale)
@@ -75,8 +76,8 @@ class PyTorchBackend(Backend):
         # Not in half precision, whose products of integers round, or overflow (float16 ends at 65504).
         self.quantization.exact = bool(self.quantization.quantizers) and self.settings.product_dtype == torch.float32
         with torch.inference_mode():
-            start_logits, end_logits = self._logits(self._inputs(batch))
-        return {"start_logits": start_logits.cpu().numpy(), "end_logits": end_logits.cpu().numpy()}
+            logits = self._logits(self._inputs(batch))
+        return {name: x.cpu().numpy() for name, x in zip(OUTPUT_NAMES[self.head], logits, strict=True)}
 
     def observe(self, batch: Batch, observer: Observer, include_padding: bool) -> None:
         self.settings.training, self.quantization.exact = False, False
@@ -133,16 +134,15 @@ class PyTorchBackend(Backend):
         tensors = {name: torch.from_numpy(array).to(self.device) for name, array in arrays.items()}
         return {name: tensor.long() if not tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
 
-    def _logits(self, inputs: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    def _logits(self, inputs: dict[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
         return self.compute(inputs["input_ids"], inputs["input_mask"], inputs["segment_ids"])
 
     def _accumulate(self, inputs: dict[str, torch.Tensor], share: float) -> float:
         """Adds the gradient of share * loss_scale * loss to the parameters' and returns the loss."""
         logits = self._logits(inputs)
-        mask = inputs["input_mask"]
-        loss = span_loss(logits, (inputs["start_positions"], inputs["end_positions"]), mask)
+        loss = task_loss(self.head, logits, inputs)
         if self.distillation is not None:
-            teacher = (inputs["teacher_start_logits"], inputs["teacher_end_logits"])
-            loss = loss + self.distillation.scale * distillation_loss(logits, teacher, mask, self.distillation)
+            divergence = distillation_loss(self.head, logits, inputs, self.distillation)
+            loss = loss + self.distillation.scale * divergence
         (loss * (share * self.loss_scale.value)).backward()
         return float(loss.detach())

@@ -15,6 +15,7 @@ from torch import nn
 from backends.base import MASK_VALUE
 from backends.pytorch.quantizers import Quantization
 from checkpoints.config import BertConfig
+from checkpoints.names import CLASSIFICATION
 
 
 def activation_function(config: BertConfig):
@@ -219,6 +220,19 @@ class Bert(nn.Module):
         return x
 
 
+class Pooler(nn.Module):
+    """The first token's output through a dense layer and tanh; never quantized by FasterTransformer's modes."""
+
+    def __init__(self, config: BertConfig, settings: Settings) -> None:
+        super().__init__()
+        self.scope, self.settings = "bert/pooler/dense", settings
+        self.kernel = nn.Parameter(torch.empty(config.hidden_size, config.hidden_size))  # [out, in], PyTorch's order
+        self.bias = nn.Parameter(torch.empty(config.hidden_size))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:  # [B, S, H] -> [B, H]
+        return torch.tanh(self.settings.matmul(x[:, 0], self.kernel.t()) + self.bias)
+
+
 class QuestionAnswering(nn.Module):
     """BERT with the span head: a start and an end logit for every position."""
 
@@ -237,11 +251,36 @@ class QuestionAnswering(nn.Module):
         return logits[..., 0], logits[..., 1]
 
 
+class Classification(nn.Module):
+    """BERT with the sentence head: from the first token, pooled, a logit for every class (or the one value wanted)."""
+
+    def __init__(self, config: BertConfig, settings: Settings, num_labels: int) -> None:
+        super().__init__()
+        self.bert = Bert(config, settings)
+        self.pooler = Pooler(config, settings)
+        self.scope, self.settings, self.rate = "", settings, config.hidden_dropout_prob
+        self.output_weights = nn.Parameter(torch.empty(num_labels, config.hidden_size))
+        self.output_bias = nn.Parameter(torch.empty(num_labels))
+
+    def forward(
+        self, input_ids: torch.Tensor, input_mask: torch.Tensor, segment_ids: torch.Tensor
+    ) -> tuple[torch.Tensor]:  # -> logits, [B, num_labels]
+        x = self.settings.dropout(self.pooler(self.bert(input_ids, input_mask, segment_ids)), self.rate)
+        return (x @ self.output_weights.t() + self.output_bias,)
+
+
 def parameters_by_name(model: nn.Module) -> dict[str, nn.Parameter]:
     """Every parameter by canonical name, in the model's order."""
     return {
-        f"{module.scope}/{name}": parameter
+        f"{module.scope}/{name}".lstrip("/"): parameter
         for module in model.modules()
         for name, parameter in module._parameters.items()
         if parameter is not None
     }
+
+
+def build_model(config: BertConfig, head: str, num_labels: int | None, settings: Settings) -> nn.Module:
+    """The model of that head; its outputs are in the order of `backends.base.OUTPUT_NAMES`."""
+    if head == CLASSIFICATION:
+        return Classification(config, settings, num_labels)
+    return QuestionAnswering(config, settings)

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import tensorflow as tf
 
-from backends.base import Backend, Batch
+from backends.base import OUTPUT_NAMES, Backend, Batch
 from backends.cpu import half_precision_pays
 from backends.loss_scale import LossScale
-from backends.tensorflow.losses import distillation_loss, span_loss
-from backends.tensorflow.model import QuestionAnswering, Settings, parameters_by_name
+from backends.tensorflow.losses import distillation_loss, task_loss
+from backends.tensorflow.model import Settings, build_model, parameters_by_name
 from backends.tensorflow.optimizer import AdamW
 from backends.tensorflow.quantizers import Quantization
 from checkpoints.names import expected_tensors
@@ -52,9 +52,10 @@ class TensorFlowBackend(Backend):
         self.quantization = Quantization(self.device)
         self.settings = Settings(self.quantization, self.product_dtype, self.runtime.dropout)
         with tf.device(self.device):
-            self.model = QuestionAnswering(self.config, self.settings)
+            self.model = build_model(self.config, self.head, self.num_labels, self.settings)
         found = parameters_by_name(self.model)
-        self.parameters = {name: found[name] for name in expected_tensors(self.config, self.head)}
+        expected = expected_tensors(self.config, self.head, self.num_labels)
+        self.parameters = {name: found[name] for name in expected}
         self._compile()
         self.optimizer: AdamW | None = None
         self.loss_scale = LossScale.create(self.product_dtype == tf.float16, self.runtime.loss_scale)
@@ -72,8 +73,8 @@ class TensorFlowBackend(Backend):
         self._compile()  # which quantizers are on is a part of the graph
 
     def predict(self, batch: Batch) -> dict[str, np.ndarray]:
-        start_logits, end_logits = self._predict(self._inputs(batch))
-        return {"start_logits": start_logits.numpy(), "end_logits": end_logits.numpy()}
+        logits = self._predict(self._inputs(batch))
+        return {name: x.numpy() for name, x in zip(OUTPUT_NAMES[self.head], logits, strict=True)}
 
     def observe(self, batch: Batch, observer: Observer, include_padding: bool) -> None:
         self.settings.training, self.quantization.exact = False, False
@@ -132,10 +133,10 @@ class TensorFlowBackend(Backend):
         with tf.device(self.device):
             return {name: tf.constant(array) for name, array in batch.items()}
 
-    def _logits(self, inputs: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+    def _logits(self, inputs: dict[str, tf.Tensor]) -> tuple[tf.Tensor, ...]:
         return self.model(inputs["input_ids"], inputs["input_mask"], inputs["segment_ids"])
 
-    def _predict_eagerly(self, inputs: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+    def _predict_eagerly(self, inputs: dict[str, tf.Tensor]) -> tuple[tf.Tensor, ...]:
         self.settings.training = False
         # Not in half precision, whose products of integers round, or overflow (float16 ends at 65504).
         self.quantization.exact = bool(self.quantization.quantizers) and self.settings.product_dtype == tf.float32
@@ -147,11 +148,10 @@ class TensorFlowBackend(Backend):
         self.settings.seed = seed
         with tf.GradientTape() as tape:
             logits = self._logits(inputs)
-            mask = inputs["input_mask"]
-            loss = span_loss(logits, (inputs["start_positions"], inputs["end_positions"]), mask)
+            loss = task_loss(self.head, logits, inputs)
             if self.distillation is not None:
-                teacher = (inputs["teacher_start_logits"], inputs["teacher_end_logits"])
-                loss = loss + self.distillation.scale * distillation_loss(logits, teacher, mask, self.distillation)
+                divergence = distillation_loss(self.head, logits, inputs, self.distillation)
+                loss = loss + self.distillation.scale * divergence
             scaled = loss * loss_factor
         gradients = tape.gradient(scaled, list(self.parameters.values()))
         return loss, [tf.convert_to_tensor(gradient) for gradient in gradients]

@@ -1,13 +1,25 @@
 """Training losses in TensorFlow; the formulae are stated in backends/base.py. Mirrors backends/pytorch/losses.py."""
 
+from collections.abc import Mapping, Sequence
+
 import tensorflow as tf
 
-from backends.base import MASK_VALUE, DistillationSettings
+from backends.base import MASK_VALUE, OUTPUT_NAMES, DistillationSettings
+from checkpoints.names import QUESTION_ANSWERING
 
-Logits = tuple[tf.Tensor, tf.Tensor]
+Inputs = Mapping[str, tf.Tensor]
 
 
-def span_loss(logits: Logits, positions: Logits, input_mask: tf.Tensor) -> tf.Tensor:
+def task_loss(head: str, logits: Sequence[tf.Tensor], inputs: Inputs) -> tf.Tensor:
+    """The loss on the labels of a batch: of a span, a class or, where the labels are values, a regression."""
+    if head == QUESTION_ANSWERING:
+        return span_loss(logits, (inputs["start_positions"], inputs["end_positions"]), inputs["input_mask"])
+    if "label_values" in inputs:
+        return tf.reduce_mean(tf.square(logits[0][:, 0] - inputs["label_values"]))
+    return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(inputs["labels"], logits[0]))
+
+
+def span_loss(logits: Sequence[tf.Tensor], positions: Sequence[tf.Tensor], input_mask: tf.Tensor) -> tf.Tensor:
     """Mean cross entropy of the start and end positions, averaged.
 
     Padding is left out of the softmax, so that the loss does not depend on how far a batch is padded.
@@ -26,10 +38,20 @@ def span_loss(logits: Logits, positions: Logits, input_mask: tf.Tensor) -> tf.Te
 
 
 def distillation_loss(
-    student: Logits, teacher: Logits, input_mask: tf.Tensor, settings: DistillationSettings
+    head: str, student: Sequence[tf.Tensor], inputs: Inputs, settings: DistillationSettings
 ) -> tf.Tensor:
-    """KL divergence between the teacher's and the student's softened spans, start plus end: DistillationSettings."""
-    padding = (1.0 - tf.cast(input_mask, tf.float32)) * MASK_VALUE
+    """The difference between the softened spans or classes of teacher and student: see DistillationSettings.
+
+    Args:
+        student: the outputs named in OUTPUT_NAMES, float32 [B, S] or [B, num_labels].
+        inputs: the batch, with the teacher's outputs.
+    """
+    teacher = [inputs[f"teacher_{name}"] for name in OUTPUT_NAMES[head]]
+    if "label_values" in inputs:
+        return tf.reduce_mean(tf.square(student[0] - teacher[0]))
+    padding, size = 0.0, float(teacher[0].shape[-1])
+    if head == QUESTION_ANSWERING:
+        padding, size = (1.0 - tf.cast(inputs["input_mask"], tf.float32)) * MASK_VALUE, settings.sequence_length
     total = tf.zeros(())
     for student_logits, teacher_logits in zip(student, teacher, strict=True):
         student_logits = student_logits / settings.temperature + padding
@@ -40,5 +62,5 @@ def distillation_loss(
         else:
             log_p, log_q = tf.nn.log_softmax(teacher_logits, -1), tf.nn.log_softmax(student_logits, -1)
             divergence = tf.reduce_mean(tf.reduce_sum(tf.exp(log_p) * (log_p - log_q), -1))
-            total = total + divergence / settings.sequence_length
+            total = total + divergence / size
     return total

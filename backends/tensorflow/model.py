@@ -13,6 +13,7 @@ import tensorflow as tf
 from backends.base import MASK_VALUE
 from backends.tensorflow.quantizers import Quantization
 from checkpoints.config import BertConfig
+from checkpoints.names import CLASSIFICATION
 
 
 def activation_function(config: BertConfig):
@@ -229,6 +230,19 @@ class Bert(tf.Module):
         return x
 
 
+class Pooler(tf.Module):
+    """The first token's output through a dense layer and tanh; never quantized by FasterTransformer's modes."""
+
+    def __init__(self, config: BertConfig, settings: Settings) -> None:
+        super().__init__()
+        self.scope, self.settings = "bert/pooler/dense", settings
+        self.kernel = empty(config.hidden_size, config.hidden_size)
+        self.bias = empty(config.hidden_size)
+
+    def __call__(self, x: tf.Tensor) -> tf.Tensor:  # [B, S, H] -> [B, H]
+        return tf.tanh(self.settings.matmul(x[:, 0], self.kernel) + self.bias)
+
+
 class QuestionAnswering(tf.Module):
     """BERT with the span head: a start and an end logit for every position."""
 
@@ -247,11 +261,36 @@ class QuestionAnswering(tf.Module):
         return logits[..., 0], logits[..., 1]
 
 
+class Classification(tf.Module):
+    """BERT with the sentence head: from the first token, pooled, a logit for every class (or the one value wanted)."""
+
+    def __init__(self, config: BertConfig, settings: Settings, num_labels: int) -> None:
+        super().__init__()
+        self.bert = Bert(config, settings)
+        self.pooler = Pooler(config, settings)
+        self.scope, self.settings, self.rate = "", settings, config.hidden_dropout_prob
+        self.output_weights = empty(num_labels, config.hidden_size)
+        self.output_bias = empty(num_labels)
+
+    def __call__(
+        self, input_ids: tf.Tensor, input_mask: tf.Tensor, segment_ids: tf.Tensor
+    ) -> tuple[tf.Tensor]:  # -> logits, [B, num_labels]
+        x = self.settings.dropout(self.pooler(self.bert(input_ids, input_mask, segment_ids)), self.rate)
+        return (tf.matmul(x, self.output_weights, transpose_b=True) + self.output_bias,)
+
+
 def parameters_by_name(model: tf.Module) -> dict[str, tf.Variable]:
     """Every parameter by canonical name, in the model's order."""
     return {
-        f"{module.scope}/{name}": variable
+        f"{module.scope}/{name}".lstrip("/"): variable
         for module in (model, *model.submodules)
         for name, variable in vars(module).items()
         if isinstance(variable, tf.Variable)
     }
+
+
+def build_model(config: BertConfig, head: str, num_labels: int | None, settings: Settings) -> tf.Module:
+    """The model of that head; its outputs are in the order of `backends.base.OUTPUT_NAMES`."""
+    if head == CLASSIFICATION:
+        return Classification(config, settings, num_labels)
+    return QuestionAnswering(config, settings)

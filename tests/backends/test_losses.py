@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from backends.base import DistillationSettings
+from checkpoints.names import CLASSIFICATION, QUESTION_ANSWERING
 
 LENGTHS = [9, 4, 6]
 TOLERANCE = 2e-6
@@ -48,12 +49,20 @@ def expected_span_loss(logits, positions):
     return sum(losses) / 2
 
 
-def expected_distillation_loss(student, teacher, settings):
+def span_inputs(tensor, teacher, width):
+    """The part of a batch that the distillation of spans looks at."""
+    return {
+        "input_mask": tensor(mask_of(width)),
+        "teacher_start_logits": tensor(teacher[0]),
+        "teacher_end_logits": tensor(teacher[1]),
+    }
+
+
+def expected_distillation_loss(student, teacher, settings, lengths=LENGTHS):
     total = 0.0
     for s, t in zip(student, teacher, strict=True):
         divergences = []
-        for row, (s_row, t_row) in enumerate(zip(s, t, strict=True)):
-            length = LENGTHS[row]
+        for length, s_row, t_row in zip(lengths, s, t, strict=True):
             log_s = log_softmax(s_row[:length] / settings.temperature)
             log_t = log_softmax(t_row[:length] / settings.temperature)
             if settings.loss == "tf":
@@ -93,34 +102,80 @@ DISTILLATION = {
 def test_distillation_loss(backend_name, settings, width):
     losses, tensor = framework(backend_name)
     student, teacher = padded(logits_pair(1), width), padded(logits_pair(2), width, seed=6)
-    found = losses.distillation_loss(
-        tuple(map(tensor, student)), tuple(map(tensor, teacher)), tensor(mask_of(width)), settings
-    )
+    inputs = span_inputs(tensor, teacher, width)
+    found = losses.distillation_loss(QUESTION_ANSWERING, tuple(map(tensor, student)), inputs, settings)
     assert float(found) == pytest.approx(expected_distillation_loss(student, teacher, settings), rel=1e-5)
 
 
 @pytest.mark.parametrize("settings", DISTILLATION.values(), ids=DISTILLATION)
 def test_nothing_to_learn_from_an_equal_teacher(backend_name, settings):
     losses, tensor = framework(backend_name)
-    logits = tuple(map(tensor, logits_pair(3)))
-    assert float(losses.distillation_loss(logits, logits, tensor(mask_of(9)), settings)) == pytest.approx(0, abs=1e-7)
+    logits = logits_pair(3)
+    inputs = span_inputs(tensor, logits, 9)
+    found = losses.distillation_loss(QUESTION_ANSWERING, tuple(map(tensor, logits)), inputs, settings)
+    assert float(found) == pytest.approx(0, abs=1e-7)
 
 
 def test_the_two_originals_disagree_in_direction(backend_name):
     """KL(student || teacher) against KL(teacher || student): exchanging the two exchanges the losses."""
     losses, tensor = framework(backend_name)
-    student, teacher = (tuple(map(tensor, logits_pair(seed))) for seed in (1, 2))
-    mask = tensor(mask_of(9))
-    tf_loss = losses.distillation_loss(student, teacher, mask, DistillationSettings("tf"))
-    reverse = losses.distillation_loss(teacher, student, mask, DistillationSettings("pytorch", sequence_length=1))
-    forward = losses.distillation_loss(student, teacher, mask, DistillationSettings("pytorch", sequence_length=1))
-    assert float(tf_loss) == pytest.approx(float(reverse), rel=1e-5)
-    assert float(tf_loss) != pytest.approx(float(forward), rel=1e-3)
+
+    def loss(student, teacher, settings):
+        student = tuple(map(tensor, logits_pair(student)))
+        inputs = span_inputs(tensor, logits_pair(teacher), 9)
+        return float(losses.distillation_loss(QUESTION_ANSWERING, student, inputs, settings))
+
+    tf_loss = loss(1, 2, DistillationSettings("tf"))
+    reverse = loss(2, 1, DistillationSettings("pytorch", sequence_length=1))
+    forward = loss(1, 2, DistillationSettings("pytorch", sequence_length=1))
+    assert tf_loss == pytest.approx(reverse, rel=1e-5)
+    assert tf_loss != pytest.approx(forward, rel=1e-3)
 
 
 def test_far_apart_logits_stay_finite(backend_name):
     losses, tensor = framework(backend_name)
-    student, teacher = (tuple(map(tensor, logits_pair(seed, spread=200.0))) for seed in (1, 2))
+    student, inputs = tuple(map(tensor, logits_pair(1, spread=200.0))), span_inputs(tensor, logits_pair(2, 9, 200.0), 9)
     for settings in DISTILLATION.values():
-        assert np.isfinite(float(losses.distillation_loss(student, teacher, tensor(mask_of(9)), settings)))
+        assert np.isfinite(float(losses.distillation_loss(QUESTION_ANSWERING, student, inputs, settings)))
     assert np.isfinite(float(losses.span_loss(student, tuple(map(tensor, POSITIONS)), tensor(mask_of(9)))))
+
+
+LABELS = np.array([2, 0, 4], np.int32)
+
+
+def test_loss_of_classes(backend_name):
+    losses, tensor = framework(backend_name)
+    logits = logits_pair(4, width=5)[0]
+    expected = -np.mean([log_softmax(row)[label] for row, label in zip(logits, LABELS, strict=True)])
+    found = losses.task_loss(CLASSIFICATION, (tensor(logits),), {"labels": tensor(LABELS)})
+    assert float(found) == pytest.approx(expected, rel=TOLERANCE)
+
+
+def test_loss_of_a_regression(backend_name):
+    losses, tensor = framework(backend_name)
+    logits, values = logits_pair(5, width=1)[0], np.array([0.5, -1.0, 3.25], np.float32)
+    expected = np.mean((logits[:, 0].astype(np.float64) - values) ** 2)
+    found = losses.task_loss(CLASSIFICATION, (tensor(logits),), {"label_values": tensor(values)})
+    assert float(found) == pytest.approx(expected, rel=TOLERANCE)
+
+
+@pytest.mark.parametrize("kind", ["tf", "pytorch"])
+def test_distillation_of_classes(backend_name, kind):
+    """As of spans, with the classes in the place of the positions, and no padding."""
+    losses, tensor = framework(backend_name)
+    student, teacher = logits_pair(6, width=5)
+    inputs = {"input_mask": tensor(mask_of(9)), "labels": tensor(LABELS), "teacher_logits": tensor(teacher)}
+    settings = DistillationSettings(kind, sequence_length=384)
+    found = losses.distillation_loss(CLASSIFICATION, (tensor(student),), inputs, settings)
+    of_classes = DistillationSettings(kind, sequence_length=5)
+    expected = expected_distillation_loss((student,), (teacher,), of_classes, [5, 5, 5])
+    assert float(found) == pytest.approx(expected, rel=1e-5)
+
+
+def test_distillation_of_a_regression(backend_name):
+    losses, tensor = framework(backend_name)
+    student, teacher = logits_pair(7, width=1)
+    inputs = {"label_values": tensor(np.zeros(3, np.float32)), "teacher_logits": tensor(teacher)}
+    found = losses.distillation_loss(CLASSIFICATION, (tensor(student),), inputs, DistillationSettings())
+    expected = np.mean((student.astype(np.float64) - teacher) ** 2)
+    assert float(found) == pytest.approx(expected, rel=TOLERANCE)

@@ -28,7 +28,7 @@ def tiny_config() -> BertConfig:
 def make_checkpoint(tiny_config) -> Callable[..., Checkpoint]:
     def make(head=None, pooler=False, num_labels=None) -> Checkpoint:
         rng = np.random.default_rng(0)
-        shapes = names.expected_tensors(tiny_config, head, pooler, num_labels)
+        shapes = names.expected_tensors(tiny_config, head, num_labels, pooler)
         tensors = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
         return Checkpoint(tensors, config=tiny_config, source="the test's model")
 

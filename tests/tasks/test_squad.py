@@ -18,9 +18,9 @@ CONTEXT = "The cat sat on the mat, a dog ran."
 
 
 @pytest.fixture
-def make_task(vocab_file: Path, tmp_path: Path) -> Callable[..., SquadTask]:
+def make_task(vocab_file: Path) -> Callable[..., SquadTask]:
     def make(**settings: Any) -> SquadTask:
-        return SquadTask(**{"vocab_file": vocab_file, "output_dir": tmp_path / "out", "max_query_length": 8} | settings)
+        return SquadTask(**{"vocab_file": vocab_file, "max_query_length": 8} | settings)
 
     return make
 
@@ -38,10 +38,11 @@ def test_scores_and_files(make_task: Callable[..., SquadTask], write_squad: Writ
     task = make_task(predict_file=path)
     assert isinstance(task, Task) and (task.name, task.head) == ("squad", "question_answering")
     features = task.predict_features()
-    metrics = task.finish(logits_at(features, {0: (3, 4), 1: (8, 8)}, 20))  # "The cat" and "mat"
+    metrics = task.finish(logits_at(features, {0: (3, 4), 1: (8, 8)}, 20), tmp_path / "out")  # "The cat" and "mat"
     assert metrics == {"exact_match": 100.0, "f1": 100.0}
     out = tmp_path / "out"
     assert json.loads((out / "predictions.json").read_text()) == {"a": "The cat", "b": "mat"}
+    task.write_scores(metrics, out)
     assert json.loads((out / "eval_results.json").read_text()) == metrics
     assert {path.name for path in out.iterdir()} == {"predictions.json", "nbest_predictions.json", "eval_results.json"}
 
@@ -50,7 +51,7 @@ def test_version_2(make_task: Callable[..., SquadTask], write_squad: WriteSquad,
     path = write_squad((CONTEXT, [("a", "who", [("cat", 4)]), ("b", "where", [], {"is_impossible": True})]))
     task = make_task(predict_file=path, train_file=path, version_2_with_negative=True)
     assert task.train_examples_count == 2
-    metrics = task.finish(logits_at(task.predict_features(), {0: (4, 4), 1: (0, 0)}, 20))
+    metrics = task.finish(logits_at(task.predict_features(), {0: (4, 4), 1: (0, 0)}, 20), tmp_path / "out")
     assert (metrics["exact_match"], metrics["f1"], metrics["NoAns_f1"]) == (100.0, 100.0, 100.0)
     assert json.loads((tmp_path / "out/predictions.json").read_text()) == {"a": "cat", "b": ""}
     assert json.loads((tmp_path / "out/null_odds.json").read_text()) == {"a": -18.0, "b": 18.0}
@@ -61,10 +62,9 @@ def test_file_without_answers_is_not_scored(
 ) -> None:
     task = make_task(predict_file=write_squad((CONTEXT, [("a", "who")])))
     with caplog.at_level(logging.INFO, "twinquant"):
-        assert task.finish(logits_at(task.predict_features(), {0: (4, 4)}, 20)) == {}
+        assert task.finish(logits_at(task.predict_features(), {0: (4, 4)}, 20), tmp_path / "out") == {}
     assert "has no answers" in caplog.text
     assert json.loads((tmp_path / "out/predictions.json").read_text()) == {"a": "cat"}
-    assert json.loads((tmp_path / "out/eval_results.json").read_text()) == {}
 
 
 def test_training_and_calibration_features(make_task: Callable[..., SquadTask], write_squad: WriteSquad) -> None:
@@ -76,10 +76,10 @@ def test_training_and_calibration_features(make_task: Callable[..., SquadTask], 
     assert len(task.calibration_features(100)) == 6
 
 
-def test_first_questions_only(make_task: Callable[..., SquadTask], write_squad: WriteSquad) -> None:
+def test_first_questions_only(make_task: Callable[..., SquadTask], write_squad: WriteSquad, tmp_path: Path) -> None:
     path = write_squad((CONTEXT, [(str(number), "who", [("cat", 4)]) for number in range(6)]))
     task = make_task(predict_file=path, max_predict_examples=2)
-    metrics = task.finish(logits_at(task.predict_features(), {0: (4, 4), 1: (4, 4)}, 20))
+    metrics = task.finish(logits_at(task.predict_features(), {0: (4, 4), 1: (4, 4)}, 20), tmp_path / "out")
     assert metrics["exact_match"] == 100.0 and len(task.predict_features()) == 2
 
 
@@ -146,13 +146,11 @@ def test_gold_answers_are_recovered_from_perfect_logits(shared_data: Path, tmp_p
     path = tmp_path / "first-answers.json"
     path.write_text(json.dumps(content), encoding="utf-8")
     vocab_file = shared_data / "models/minilm-squad/vocab.txt"
-    task = SquadTask(
-        vocab_file=vocab_file, output_dir=tmp_path, train_file=path, predict_file=path, max_answer_length=60
-    )
+    task = SquadTask(vocab_file=vocab_file, train_file=path, predict_file=path, max_answer_length=60)
     truth, features = task.train_features(), task.predict_features()
     assert task.train_examples_count == 10570 and len(truth) == len(features) == 10833
     starts, ends = truth.start_positions, truth.end_positions
     assert starts is not None and ends is not None
     places = {row: (int(starts[row]), int(ends[row])) for row in np.flatnonzero(starts)}
-    metrics = task.finish(logits_at(features, places, 384))
+    metrics = task.finish(logits_at(features, places, 384), tmp_path / "out")
     assert metrics["exact_match"] > 99.0 and metrics["f1"] > 99.5
