@@ -109,8 +109,12 @@ class SquadTask(Task):
 
     def training_fingerprint(self) -> dict[str, object]:
         """The training file's checksum, lower-casing and the windows' settings."""
-        settings = {"do_lower_case": self.tokenizer.do_lower_case, "version_2_with_negative": self._version_2}
-        return {"train_file": sha256_of_file(_given(self._train_file, "--train_file"))} | settings | self._window
+        return {
+            "train_file": sha256_of_file(_given(self._train_file, "--train_file")),
+            "do_lower_case": self.tokenizer.do_lower_case,
+            "version_2_with_negative": self._version_2,
+            **self._window,
+        }
 
     def calibration_features(self, count: int) -> SquadFeatures:
         """Windows of the `count` training questions that FasterTransformer would calibrate on."""

@@ -36,6 +36,7 @@ class LoopSettings:
     steps_per_epoch: int  # a checkpoint at the end of every epoch too; 0: not
     log_steps: int
     fingerprint: dict
+    evaluate_steps: int = 0  # between two evaluations during training; 0: none
 
 
 class TrainingLoop:
@@ -50,10 +51,15 @@ class TrainingLoop:
         settings: LoopSettings,
         as_checkpoint: Callable[[], Checkpoint],
         teacher: Backend | None = None,
+        evaluate: Callable[[int], None] | None = None,
     ) -> None:
-        """`as_checkpoint` gives the backend's weights with the config, ranges and vocabulary saved beside them."""
+        """`as_checkpoint` gives the backend's weights with the config, ranges and vocabulary saved beside them.
+
+        `evaluate` is called with the number of steps done, every `evaluate_steps` of them and after the last.
+        """
         self.backend, self.features, self.schedule = backend, features, schedule
         self.folder, self.settings, self.as_checkpoint, self.teacher = folder, settings, as_checkpoint, teacher
+        self.evaluate = evaluate
 
     def run(self, first_step: int = 0) -> int:
         """Trains from `first_step` on; returns the step reached.
@@ -77,6 +83,8 @@ class TrainingLoop:
                 done = step + 1
                 epoch_ends = settings.steps_per_epoch > 0 and done % settings.steps_per_epoch == 0
                 due = done == settings.total_steps or done % settings.save_steps == 0 or epoch_ends
+                # Before the save: a run that is killed in between evaluates again when it resumes.
+                self._evaluate(done)
                 if due or watch.received:
                     self._save(done, saved)
                     saved = done
@@ -88,6 +96,11 @@ class TrainingLoop:
                         watch.received,
                     )
         return settings.total_steps
+
+    def _evaluate(self, done: int) -> None:
+        every = self.settings.evaluate_steps
+        if self.evaluate is not None and every > 0 and (done % every == 0 or done == self.settings.total_steps):
+            self.evaluate(done)
 
     def _step(self, step: int) -> float:
         settings = self.settings

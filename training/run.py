@@ -20,6 +20,7 @@ from quantization.modes import Mode, custom_mode, get_mode
 from quantization.ranges import calibration_report, select_ranges
 from tasks.base import Task
 from training.calibration import find_ranges, observe
+from training.evaluations import Evaluations, describe_scores
 from training.initialization import complete_tensors, random_checkpoint
 from training.loop import LoopSettings, TrainingLoop, find_resume_point
 from training.prediction import Predictor, predict_all
@@ -143,13 +144,16 @@ class Run:
                 steps_per_epoch=self._steps_per_epoch() if settings.save_per_epoch else 0,
                 log_steps=settings.log_freq,
                 fingerprint=self.fingerprint(),
+                evaluate_steps=self._evaluate_steps(),
             ),
             self.as_checkpoint,
             self._teacher(),
+            self._evaluate,
         )
         if not self.resume_step and self.folder.steps():
             logger.warning("--overwrite_output_dir: the training checkpoints of an earlier run are removed")
             self.folder.remove_all()
+        self.evaluations = Evaluations(self.folder, self.task, self.resume_step)
         logger.info("training %d steps from step %d", total, self.resume_step)
         loop.run(self.resume_step)
         self.tensors = self.backend.tensors()
@@ -161,6 +165,25 @@ class Run:
         folder = Path(self.settings.output_dir)
         scores = self.score(self.backend, folder)
         self.task.write_scores(scores, folder)
+        return scores
+
+    def predict_checkpoints(self) -> dict[str, float]:
+        """Scores every checkpoint of the output folder; the names of the scores end in `_<step>`."""
+        settings = self.settings
+        scores: dict[str, float] = {}
+        for step in self.folder.steps():
+            checkpoint = load_checkpoint(str(self.folder.path(step)))
+            self.ranges = dict(checkpoint.ranges)
+            self.tensors = self._complete_tensors(checkpoint, self.config, new_head_allowed=False)
+            self.backend.load(self.tensors)
+            self._quantize(checkpoint.source)
+            folder = Path(settings.output_dir) / f"evaluation-{step}"
+            found = self.score(self.backend, folder, labeled_only=True)
+            self.task.write_scores(found, folder)
+            logger.info("%s: %s", self.folder.path(step).name, describe_scores(found))
+            scores |= {f"{name}_{step}": value for name, value in found.items()}
+        if not scores:
+            raise UserError(f"--eval_all_checkpoints: {self.folder.folder} holds no model.ckpt-<step>")
         return scores
 
     def score(self, model: Predictor, folder: Path | None, labeled_only: bool = False) -> dict[str, float]:
@@ -191,6 +214,10 @@ class Run:
             )  # fmt: skip
             scores |= prediction_set.finish(outputs, folder)
         return scores
+
+    def _evaluate(self, step: int) -> None:
+        scores = self.score(self.backend, None, labeled_only=True)
+        self.evaluations.add(step, scores, self.as_checkpoint)
 
     def as_checkpoint(self) -> Checkpoint:
         """The backend's weights with everything that is saved beside them."""
@@ -282,6 +309,12 @@ class Run:
 
     def _steps_per_epoch(self) -> int:
         return max(1, self.task.train_examples_count // self._global_batch_size())
+
+    def _evaluate_steps(self) -> int:
+        """Steps between two evaluations during training; 0: none."""
+        if self.settings.evaluate_per_epoch:
+            return self._steps_per_epoch()
+        return self.settings.evaluate_steps or 0
 
     def _global_batch_size(self) -> int:
         return self.settings.train_batch_size * self.settings.num_accumulation_steps

@@ -51,8 +51,13 @@ class RunFolder:
                 found.append(int(match[1]))
         return sorted(found)
 
-    def save(self, label: int | str, checkpoint: Checkpoint, state: TrainingState | None = None) -> Path:
-        """Writes a checkpoint; `state` goes beside it. Whatever was there stays whole until this is."""
+    def save(
+        self, label: int | str, checkpoint: Checkpoint, state: TrainingState | None = None, latest: bool = True
+    ) -> Path:
+        """Writes a checkpoint; `state` goes beside it. Whatever was there stays whole until this is.
+
+        `latest`: name it in the `checkpoint` file, as the one that a prediction takes.
+        """
         path = self.path(label)
         if state is not None:
             self._write_state(path, state)
@@ -60,7 +65,8 @@ class RunFolder:
             write_tf_checkpoint(path, checkpoint, state.step if state else None)
         else:
             write_hugging_face(path, checkpoint)
-        self.mark_latest(label)
+        if latest:
+            self.mark_latest(label)
         return path
 
     def mark_latest(self, label: int | str) -> None:

@@ -55,6 +55,9 @@ class CommonSettings:
     do_predict: bool
     predict_batch_size: int
 
+    evaluate_steps: int | None = None  # steps between two evaluations during training; None: none
+    evaluate_per_epoch: bool = False
+
     distillation: bool
     teacher: str | None
     distillation_loss_scale: float

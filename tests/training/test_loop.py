@@ -58,7 +58,7 @@ class Runner:
         self.folder = RunFolder(folder, backend_name, keep=2)
         self.distillation = DistillationSettings(scale=5.0, sequence_length=24) if distilled else None
 
-    def start(self, on_step=None, settings=SETTINGS, teacher=None):
+    def start(self, on_step=None, settings=SETTINGS, teacher=None, evaluate=None):
         """Returns the backend as the loop left it. `on_step(step)` is called before every train_step."""
         first = find_resume_point(self.folder, FINGERPRINT)
         checkpoint, state = Checkpoint(TENSORS, calibrated(), CONFIG, "start"), None
@@ -87,6 +87,7 @@ class Runner:
             settings,
             lambda: Checkpoint(backend.tensors(), checkpoint.ranges, CONFIG, "start"),
             teacher,
+            evaluate,
         )
         assert loop.run(first) == settings.total_steps
         return backend
@@ -269,3 +270,9 @@ def test_resume_points(tmp_path):
     other.save(9, Checkpoint(dict(TENSORS), {}, CONFIG, "x"))
     with pytest.raises(UserError, match="holds model.ckpt-9 without its training state"):
         find_resume_point(other, FINGERPRINT)
+
+
+def test_evaluation_every_few_steps_and_after_the_last(backend_name, tmp_path):
+    seen = []
+    Runner(backend_name, tmp_path / "run").start(settings=replace(SETTINGS, evaluate_steps=3), evaluate=seen.append)
+    assert seen == [3, 6, 7]
