@@ -5,25 +5,17 @@ python run_squad.py --help shows the five commands; docs/run_squad.md explains t
 """
 
 import json
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from checkpoints.config import BertConfig
 from tasks.squad import SquadTask
-from training import progress
-from training.interruption import Interrupted
-from training.launch import check_launch
 from training.run import Run
+from training.script import begin, until_interrupted
 from twinquant.files import write_json_atomically
-from twinquant.flag_rules import resolve_backend
 from twinquant.main import run_main
-from twinquant.memory import keep_freed_memory
-from twinquant.messages import set_up_messages
 from twinquant.squad_flags import PROGRAM, SquadSettings, parse_squad_flags
-
-logger = logging.getLogger("twinquant")
 
 
 def make_task(settings: SquadSettings, config: BertConfig, vocab_file: Path) -> SquadTask:
@@ -52,25 +44,13 @@ def make_task(settings: SquadSettings, config: BertConfig, vocab_file: Path) -> 
 
 def main(argv: Sequence[str]) -> int:
     settings = parse_squad_flags(argv)
-    set_up_messages(settings.verbose_logging)
-    launch_note = check_launch(settings.horovod)
-    backend, backend_note = resolve_backend(settings.backend, dialect=settings.dialect)
-    notes = [*settings.notes, launch_note, backend_note]
-    for line in (settings.describe_given(), *filter(None, notes), f"backend: {backend}"):
-        logger.info("%s", line)
-    progress.bars_wanted = not settings.disable_progress_bar
-    keep_freed_memory()
-    run = Run(settings, backend, lambda config, vocab_file: make_task(settings, config, vocab_file))
-    try:
-        metrics = run.execute()
-    except Interrupted as interruption:
-        logger.warning("%s", interruption)
-        return interruption.exit_code
+    run = Run(settings, begin(settings), lambda config, vocab_file: make_task(settings, config, vocab_file))
+    exit_code, metrics = until_interrupted(run.execute)
     if metrics and settings.do_eval:
         if settings.json_summary:
             write_json_atomically(settings.json_summary, metrics)
         print(json.dumps({name: metrics[name] for name in ("exact_match", "f1")}))
-    return 0
+    return exit_code
 
 
 if __name__ == "__main__":

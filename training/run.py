@@ -41,6 +41,7 @@ class Run:
 
     backend: Backend
     tensors: dict[str, np.ndarray]
+    evaluations: Evaluations | None = None
 
     def __init__(self, settings: CommonSettings, backend_name: str, make_task: TaskFactory) -> None:
         """Reads the checkpoint, the config and the vocabulary; the frameworks are not imported yet.
@@ -120,6 +121,7 @@ class Run:
         total = self._total_steps()
         if self.resume_step >= total:
             logger.info("training is complete: %s is there already", self.folder.path(self.resume_step))
+            self.evaluations = Evaluations(self.folder, self.task, self.resume_step)
             # The run that trained it may have been killed before these.
             self.folder.mark_latest(self.resume_step)
             self._save_twin_file()
@@ -173,9 +175,7 @@ class Run:
         scores: dict[str, float] = {}
         for step in self.folder.steps():
             checkpoint = load_checkpoint(str(self.folder.path(step)))
-            self.ranges = dict(checkpoint.ranges)
-            self.tensors = self._complete_tensors(checkpoint, self.config, new_head_allowed=False)
-            self.backend.load(self.tensors)
+            self.use_checkpoint(checkpoint)
             self._quantize(checkpoint.source)
             folder = Path(settings.output_dir) / f"evaluation-{step}"
             found = self.score(self.backend, folder, labeled_only=True)
@@ -215,9 +215,23 @@ class Run:
             scores |= prediction_set.finish(outputs, folder)
         return scores
 
+    def use_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Puts another trained model of the same config into the backend."""
+        self.ranges = dict(checkpoint.ranges)
+        self.tensors = self._complete_tensors(checkpoint, self.config, new_head_allowed=False)
+        self.backend.load(self.tensors)
+
+    def load_other_model(self, checkpoint: Checkpoint) -> Backend:
+        """A backend of its own with another fine-tuned model that reads the same input, such as a teacher."""
+        config = teacher_config(checkpoint, self.config, self.vocab_file, self.settings.max_seq_length)
+        backend = self._make_backend(config)
+        backend.load(self._complete_tensors(checkpoint, config, new_head_allowed=False))
+        return backend
+
     def _evaluate(self, step: int) -> None:
         scores = self.score(self.backend, None, labeled_only=True)
-        self.evaluations.add(step, scores, self.as_checkpoint)
+        if self.evaluations is not None:
+            self.evaluations.add(step, scores, self.as_checkpoint)
 
     def as_checkpoint(self) -> Checkpoint:
         """The backend's weights with everything that is saved beside them."""
@@ -374,15 +388,9 @@ class Run:
             self.backend.set_quantization(None, {})
             logger.info("fake quantization is off")
 
-    def _teacher(self):
+    def _teacher(self) -> Backend | None:
         settings = self.settings
-        if not settings.distillation:
-            return None
-        checkpoint = load_checkpoint(str(settings.teacher))
-        config = teacher_config(checkpoint, self.config, self.vocab_file, settings.max_seq_length)
-        teacher = self._make_backend(config)
-        teacher.load(self._complete_tensors(checkpoint, config, new_head_allowed=False))
-        return teacher
+        return self.load_other_model(load_checkpoint(str(settings.teacher))) if settings.distillation else None
 
     def _save_twin_file(self) -> None:
         """In the PyTorch twin's dialect, its pytorch_model.bin with `_amax` buffers, which its commands go on from."""

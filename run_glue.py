@@ -1,0 +1,84 @@
+#!/usr/bin/env python3
+"""Fine-tune, calibrate, quantize, distil and predict BERT for GLUE's tasks and text classification of one's own.
+
+python run_glue.py --help shows the commands; docs/run_glue.md explains them.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from checkpoints.config import BertConfig
+from tasks.classification import ClassificationTask
+from tasks.classification_source import ClassificationSource
+from tasks.glue import GlueSource
+from tasks.text_classification import OwnDataSource
+from training.classification_run import ClassificationRun
+from training.dynamic_run import DynamicRun
+from training.repeats import run_repeatedly
+from training.script import begin, until_interrupted
+from twinquant.files import write_json_atomically
+from twinquant.glue_flags import PROGRAM, GlueSettings, parse_glue_flags
+from twinquant.main import run_main
+
+
+def make_source(settings: GlueSettings, config: BertConfig) -> ClassificationSource:
+    """Where the examples come from: a GLUE task's folder, or files of the user's own."""
+    if settings.task_name is not None:
+        return GlueSource(settings.task_name, str(settings.data_dir))
+    return OwnDataSource(
+        train_file=settings.train_file,
+        validation_file=settings.validation_file,
+        test_file=settings.test_file,
+        text_column=settings.text_column,
+        label_column=settings.label_column,
+        class_file=settings.class_file,
+        do_regression=settings.do_regression,
+        label_names=config.label_names,
+    )
+
+
+def make_task(settings: GlueSettings, config: BertConfig, vocab_file: Path) -> ClassificationTask:
+    """The classification task for a model of that config and vocabulary."""
+    return ClassificationTask(
+        source=make_source(settings, config),
+        vocab_file=vocab_file,
+        do_lower_case=settings.do_lower_case,
+        max_seq_length=settings.max_seq_length,
+        cache_dir=settings.cache_dir or Path(settings.output_dir) / "features",
+        overwrite_cache=settings.overwrite_cache,
+        max_position_embeddings=config.max_position_embeddings,
+        vocab_size=config.vocab_size,
+        max_train_samples=settings.max_train_samples,
+        max_eval_samples=settings.max_eval_samples,
+        max_predict_samples=settings.max_predict_samples,
+        do_eval=settings.do_eval or settings.evaluate_steps is not None or settings.evaluate_per_epoch,
+        do_predict=settings.do_predict,
+    )
+
+
+def run(settings: GlueSettings, backend: str) -> dict[str, float]:
+    """One run, with one seed; returns its scores."""
+    kind = DynamicRun if settings.quant_scheme == "dynamic" else ClassificationRun
+    return kind(settings, backend, lambda config, vocab_file: make_task(settings, config, vocab_file)).execute()
+
+
+def main(argv: Sequence[str]) -> int:
+    settings = parse_glue_flags(argv)
+    backend = begin(settings)
+    if settings.num_runs > 1:
+        exit_code, scores = until_interrupted(
+            lambda: run_repeatedly(settings, settings.num_runs, lambda one: run(one, backend))
+        )
+    else:
+        exit_code, scores = until_interrupted(lambda: run(settings, backend))
+    if scores:
+        if settings.json_summary:
+            write_json_atomically(settings.json_summary, scores)
+        print(json.dumps(scores))
+    return exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(run_main(main, PROGRAM))

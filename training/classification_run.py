@@ -1,0 +1,73 @@
+"""run_glue.py's phases beyond those of `Run`: the best model, every checkpoint, a quantized model's fp32 parent."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+from checkpoints.checkpoint import load_checkpoint
+from checkpoints.names import CLASSIFICATION, head_of
+from tasks.classification import ClassificationTask
+from tasks.classification_outputs import Predictions
+from training.evaluations import BEST
+from training.flips import report_flips
+from training.run import Run
+from twinquant.glue_flags import GlueSettings
+
+logger = logging.getLogger("twinquant")
+
+SAME_WEIGHTS = "the same weights in fp32"
+
+
+class ClassificationRun(Run):
+    """One call of run_glue.py."""
+
+    settings: GlueSettings
+    task: ClassificationTask
+
+    def train(self) -> None:
+        """Trains; under --load_best_model_at_end the best model takes the place of the last."""
+        super().train()
+        if self.settings.load_best_model_at_end:
+            self._load_best()
+
+    def predict(self) -> dict[str, float]:
+        """Predicts and scores; a quantized model is compared with its fp32 parent, into flips.json."""
+        settings = self.settings
+        parent, name = self._parent_predictions() if settings.if_quant else (None, "")
+        scores = super().predict()
+        if parent is not None:
+            report_flips(parent, self.task.predictions, name, Path(settings.output_dir))
+        if settings.eval_all_checkpoints:
+            # After the rest: it leaves another checkpoint's weights in the backend.
+            scores |= self.predict_checkpoints()
+            self.task.write_scores(scores, Path(settings.output_dir))
+        return scores
+
+    def _load_best(self) -> None:
+        best = self.evaluations.best if self.evaluations else None
+        path = self.folder.path(BEST)
+        if best is None:
+            logger.warning("--load_best_model_at_end: nothing was evaluated during training; the last model is used")
+            return
+        logger.info("the best model is that of step %d: %s", best["step"], path)
+        self.use_checkpoint(load_checkpoint(str(path)))
+
+    def _parent_predictions(self) -> tuple[Mapping[str, Predictions] | None, str]:
+        """What the fp32 parent of a quantized model predicts, and what to call it; (None, "") where there is none.
+
+        That is, after training, the teacher or the fine-tuned model that the training began with; without training, the
+        same weights without quantization.
+        """
+        settings = self.settings
+        if not settings.do_train:
+            self.backend.set_quantization(None, {})
+            self.score(self.backend, Path(settings.output_dir) / "fp32", labeled_only=True)
+            return dict(self.task.predictions), SAME_WEIGHTS
+        source = settings.teacher if settings.distillation else settings.init_checkpoint
+        checkpoint = load_checkpoint(source) if source else None
+        if checkpoint is None or head_of(checkpoint.tensors) != CLASSIFICATION:
+            logger.info("there is no fp32 model to compare with: %s was not trained for classification", source)
+            return None, ""
+        backend = self.load_other_model(checkpoint)
+        self.score(backend, Path(settings.output_dir) / "fp32", labeled_only=True)
+        return dict(self.task.predictions), checkpoint.source
