@@ -26,7 +26,7 @@ from twinquant.main import run_main
 def make_source(settings: GlueSettings, config: BertConfig) -> ClassificationSource:
     """Where the examples come from: a GLUE task's folder, or files of the user's own."""
     if settings.task_name is not None:
-        return GlueSource(settings.task_name, str(settings.data_dir))
+        return GlueSource(settings.task_name, str(settings.data_dir), config.label_names)
     return OwnDataSource(
         train_file=settings.train_file,
         validation_file=settings.validation_file,

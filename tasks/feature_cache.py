@@ -1,11 +1,12 @@
 """Features kept on disk between runs, under a name made of everything that shapes them.
 
-A change of the data file, the vocabulary or any setting gives another name, so a cached file is never stale. A damaged
+A change of the data, the vocabulary or any setting gives another name, so a cached file is never stale. A damaged
 file is made anew, with a warning.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 import json
@@ -14,11 +15,12 @@ import struct
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import tokenizers
 
+from tasks.base import Features
 from tasks.squad_features import SquadFeatures
 from tasks.tokenization import TokenizedTexts
 from twinquant.errors import UserError
@@ -26,11 +28,11 @@ from twinquant.files import sha256_of_file, write_bytes_atomically
 
 logger = logging.getLogger("twinquant")
 
-FORMAT = 1  # raise when the features or their storage change
-_ARRAYS = ("paragraph_index", "example_index", "window_start", "window_length", "first_window", "stride")
-_TEXTS = ("contexts", "questions")
-_LABELS = ("start_positions", "end_positions")
-_TOKENS = ("cls_id", "sep_id", "pad_id")
+FORMAT = 2  # raise when the features or their storage change
+_MANIFEST = "manifest"  # a member of JSON: the key, the names of all other members, and the fields that are numbers
+_TEXTS = ("ids", "words", "offsets")
+
+F = TypeVar("F", bound=Features)
 
 
 def features_key(data_file: str | Path, vocab_file: str | Path, **settings: Any) -> str:
@@ -38,10 +40,15 @@ def features_key(data_file: str | Path, vocab_file: str | Path, **settings: Any)
 
     The settings are every argument that shapes the features: lower-casing, lengths, stride, training or not, and so on.
     """
+    return checksum_key(sha256_of_file(data_file), vocab_file, **settings)
+
+
+def checksum_key(data_checksum: str, vocab_file: str | Path, **settings: Any) -> str:
+    """As `features_key`, of data that is not one file but has a checksum."""
     shapes = {
         "format": FORMAT,
         "tokenizers": tokenizers.__version__,
-        "data": sha256_of_file(data_file),
+        "data": data_checksum,
         "vocabulary": sha256_of_file(vocab_file),
         "settings": settings,
     }
@@ -49,17 +56,24 @@ def features_key(data_file: str | Path, vocab_file: str | Path, **settings: Any)
 
 
 def cached_features(
-    folder: str | Path, key: str, make: Callable[[], SquadFeatures], overwrite: bool = False
-) -> SquadFeatures:
+    folder: str | Path,
+    key: str,
+    make: Callable[[], F],
+    overwrite: bool = False,
+    form: type[Features] = SquadFeatures,
+) -> F:
     """The features of this key, from `folder` or else from `make()`, whose result is then stored there (atomically).
+
+    Args:
+        form: the class of the features: a dataclass of arrays, tokenized texts, whole numbers and None.
 
     Raises UserError where the folder cannot be made or written.
     """
-    path = Path(folder) / f"squad-features-{key}.npz"
+    path = Path(folder) / f"{form.__name__.removesuffix('Features').lower()}-features-{key}.npz"
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
         if path.exists() and not overwrite:
-            return _load(path, key)
+            return cast(F, form(**_load(path, key, [field.name for field in dataclasses.fields(cast(Any, form))])))
     except OSError as error:
         raise UserError(f"feature cache {path} cannot be used: {error.strerror or error}") from None
     except _Damaged as error:
@@ -73,21 +87,26 @@ class _Damaged(Exception):
     pass
 
 
-def _to_bytes(features: SquadFeatures, key: str) -> bytes:
-    arrays: dict[str, np.ndarray] = {name: getattr(features, name) for name in _ARRAYS}
-    for name in _TEXTS:
-        texts: TokenizedTexts = getattr(features, name)
-        arrays |= {f"{name}/ids": texts.ids, f"{name}/words": texts.words, f"{name}/offsets": texts.offsets}
-    if features.start_positions is not None:
-        arrays |= {name: getattr(features, name) for name in _LABELS}
-    arrays["special_tokens"] = np.array([getattr(features, name) for name in _TOKENS], np.int64)
-    arrays["key"] = np.frombuffer(key.encode("ascii"), np.uint8)
+def _to_bytes(features: Features, key: str) -> bytes:
+    arrays: dict[str, np.ndarray] = {}
+    numbers: dict[str, int] = {}
+    for field in dataclasses.fields(cast(Any, features)):
+        value = getattr(features, field.name)
+        if isinstance(value, TokenizedTexts):
+            arrays |= {f"{field.name}/{part}": getattr(value, part) for part in _TEXTS}
+        elif isinstance(value, int):
+            numbers[field.name] = value
+        elif value is not None:
+            arrays[field.name] = value
+    manifest = json.dumps({"key": key, "arrays": sorted(arrays), "numbers": numbers})
+    arrays[_MANIFEST] = np.frombuffer(manifest.encode("ascii"), np.uint8)
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **arrays)
     return buffer.getvalue()
 
 
-def _load(path: Path, key: str) -> SquadFeatures:
+def _load(path: Path, key: str, fields: list[str]) -> dict[str, Any]:
+    """The values of these fields; None where the file has none."""
     try:
         content = io.BytesIO(path.read_bytes())
         with zipfile.ZipFile(content) as file:
@@ -96,14 +115,16 @@ def _load(path: Path, key: str) -> SquadFeatures:
             raise _Damaged(f"the checksum of {bad_member} is wrong")
         content.seek(0)
         with np.load(content, allow_pickle=False) as file:
-            arrays: dict[str, Any] = {name: file[name] for name in file.files}
-        if arrays["key"].tobytes() != key.encode("ascii"):
+            arrays: dict[str, np.ndarray] = {name: file[name] for name in file.files}
+        manifest = json.loads(arrays.pop(_MANIFEST).tobytes())
+        if manifest["key"] != key or manifest["arrays"] != sorted(arrays):
             raise _Damaged("it holds other features than its name says")
-        fields: dict[str, Any] = {name: arrays[name] for name in _ARRAYS}
-        fields |= {name: arrays.get(name) for name in _LABELS}
-        fields |= zip(_TOKENS, arrays["special_tokens"].tolist(), strict=True)
-        for name in _TEXTS:
-            fields[name] = TokenizedTexts(*(arrays[f"{name}/{part}"] for part in ("ids", "words", "offsets")))
-        return SquadFeatures(**fields)
+        return {name: _value(arrays, manifest["numbers"], name) for name in fields}
     except (zipfile.BadZipFile, struct.error, ValueError, LookupError, EOFError, RuntimeError) as error:
         raise _Damaged(f"{type(error).__name__}: {error}") from None
+
+
+def _value(arrays: dict[str, np.ndarray], numbers: dict[str, int], name: str) -> Any:
+    if f"{name}/ids" in arrays:
+        return TokenizedTexts(*(arrays[f"{name}/{part}"] for part in _TEXTS))
+    return numbers.get(name, arrays.get(name))

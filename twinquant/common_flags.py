@@ -38,7 +38,7 @@ MODEL_FLAGS = (
 CALIBRATION_FLAGS = (
     Flag("do_calib", bool, False, "calibration", "Find the ranges of all quantizers on batches of the training data "
          "and save the model with them."),
-    Flag("calib_batch", int, 4, "calibration", "Number of calibration batches, each of --train_batch_size windows. "
+    Flag("calib_batch", int, 4, "calibration", "Number of calibration batches, each of --train_batch_size examples. "
          "The PyTorch original, which spells it --num-calib-batch, ran one batch more than it was told.",
          aliases=("num_calib_batch",), within="[1, inf)"),
     Flag("calib_method", str, "percentile", "calibration", "How an activation's range is found; weights always take "
@@ -139,6 +139,14 @@ MULTI_PROCESS_FLAGS = (
     Flag("local_rank", int, -1, "multi-process", "Accepted as -1 or 0, for one process; several processes are "
          "not part of this version.", kept=False, within="[-1, inf)"),
 )
+
+# Both scripts have these two, each among the other flags of its own for that phase.
+PAD_TO_MAX_LENGTH = Flag(
+    "pad_to_max_length", bool, False, "data", "Pad every batch to --max_seq_length, as the originals did, instead of "
+    "to its longest row.")
+PREDICT_BATCH_SIZE = Flag(
+    "predict_batch_size", int, 8, "prediction", "Windows or texts per step of prediction.",
+    aliases=("eval_batch_size", "per_gpu_eval_batch_size", "per_device_eval_batch_size"), within="[1, inf)")
 
 COMMON_FLAGS = (
     MODEL_FLAGS + CALIBRATION_FLAGS + TRAINING_FLAGS + QUANTIZATION_FLAGS + DISTILLATION_FLAGS + RUNTIME_FLAGS

@@ -5,15 +5,16 @@ not ask for in so many words; contradictions raise UserError.
 """
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib.util import find_spec
+from typing import Any
 
 from twinquant.errors import UserError
 from twinquant.flags import Flag, ParsedFlags
 
 # Flags that FasterTransformer's PyTorch script required and its TensorFlow script did not know.
 TWIN_SPELLINGS = ("--bert_model", "--config_file")
-TWIN_DEFAULTS = {
+TWIN_DEFAULTS: Mapping[str, Any] = {
     "calib_method": "max",
     "train_batch_size": 32,
     "learning_rate": 5e-5,
@@ -26,10 +27,11 @@ _PER_DEVICE_SPELLINGS = frozenset({"--per_gpu_train_batch_size", "--per_device_t
 _PACKAGES = {"tensorflow": "tensorflow", "pytorch": "torch"}
 
 
-def choose_dialect(parsed: ParsedFlags) -> str:
+def choose_dialect(parsed: ParsedFlags, twin_defaults: Mapping[str, Any] = TWIN_DEFAULTS) -> str:
     """Say whose command line this is, "tensorflow" or "pytorch", and fill in the defaults of the latter.
 
     It is "pytorch" when a flag is given that the PyTorch original required and the TensorFlow original did not know.
+    Without "if_quant" among `twin_defaults` quantization is not the PyTorch script's: nothing is said of its mode.
 
     The two have different defaults under the same names, so an old command line gets those of the script
     that it was written for, and one note lists them.
@@ -38,11 +40,11 @@ def choose_dialect(parsed: ParsedFlags) -> str:
     if not found:
         return "tensorflow"
     changed = []
-    for name, value in TWIN_DEFAULTS.items():
+    for name, value in twin_defaults.items():
         if not parsed.given(name) and not (name == "if_quant" and parsed.values["quant_disable"]):
             changed.append(f"{name} {value} instead of {parsed.values[name]}")
             parsed.values[name] = value
-    if not parsed.given("quant_mode") and not parsed.values["quant_disable"]:
+    if "if_quant" in twin_defaults and not parsed.given("quant_mode") and not parsed.values["quant_disable"]:
         changed.append(f"no quant_mode instead of {parsed.values['quant_mode']}")
     changed.append("the learning rate not multiplied by the number of processes")
     changed.append("the backend pytorch if it is installed")
@@ -69,7 +71,8 @@ def resolve_backend(
     """The framework to use, and a note where the user did not choose it or could expect another.
 
     requested: --backend, or None. installed: names out of "tensorflow" and "pytorch"; None looks them up without
-    importing them. dialect: whose flags were given; its framework is preferred when none is requested.
+    importing them. dialect: whose flags were given, "tensorflow", "pytorch" or "hugging_face"; the framework of
+    that script is preferred when none is requested.
     Raises UserError when the requested one, or any, is not installed.
     """
     if installed is None:
@@ -79,7 +82,7 @@ def resolve_backend(
             there = f"installed: {', '.join(sorted(installed))}" if installed else "neither framework is"
             raise UserError(f"--backend={requested} needs the package {_PACKAGES[requested]}, not installed; {there}.")
         return requested, None
-    preferred, other = ("pytorch", "tensorflow") if dialect == "pytorch" else ("tensorflow", "pytorch")
+    preferred, other = ("tensorflow", "pytorch") if dialect == "tensorflow" else ("pytorch", "tensorflow")
     if preferred in installed:
         return preferred, None
     if other in installed:
@@ -87,13 +90,14 @@ def resolve_backend(
     raise UserError("neither tensorflow nor torch is installed; install one of them to run a model.")
 
 
-def merge_accumulation(parsed: ParsedFlags) -> None:
+def merge_accumulation(parsed: ParsedFlags, dialect: str) -> None:
     """--gradient_accumulation_steps n: the PyTorch original divides --train_batch_size by n, Hugging Face does not."""
     steps = parsed.values["num_accumulation_steps"]
     if parsed.spelling("num_accumulation_steps") != "--gradient_accumulation_steps" or steps == 1:
         return
     batch = parsed.values["train_batch_size"]
-    if parsed.spelling("train_batch_size") in _PER_DEVICE_SPELLINGS or parsed.given("model_type"):
+    hugging_face = dialect == "hugging_face" or parsed.given("model_type")
+    if hugging_face or parsed.spelling("train_batch_size") in _PER_DEVICE_SPELLINGS:
         parsed.notes.append(
             f"note: --gradient_accumulation_steps {steps}, as in Hugging Face's scripts: {steps} steps of {batch} "
             f"examples make one update of {steps * batch} per process."
@@ -146,6 +150,11 @@ def check_training(parsed: ParsedFlags) -> None:
             f"warning: {parsed.spelling('warmup_proportion')} has no effect: --warmup_steps {values['warmup_steps']} "
             "replaces it."
         )
+
+
+def note_model_type(parsed: ParsedFlags) -> None:
+    """--model_type of Hugging Face's run_squad.py: run_squad.py keeps its own defaults."""
+    values = parsed.values
     if parsed.given("model_type"):
         kept = [name for name in ("learning_rate", "weight_decay", "adam_epsilon") if not parsed.given(name)]
         if not parsed.given("warmup_steps"):
@@ -153,6 +162,15 @@ def check_training(parsed: ParsedFlags) -> None:
         parsed.notes.append(
             "note: --model_type bert has no effect: the model is always BERT. Defaults are this script's, not those "
             "of Hugging Face's" + (": " + ", ".join(f"{name} {values[name]}" for name in kept) if kept else "") + "."
+        )
+
+
+def note_calibration_before_training(parsed: ParsedFlags) -> None:
+    """--do_calib and --do_train in one command."""
+    if parsed.values["do_train"] and parsed.values["do_calib"]:
+        parsed.notes.append(
+            "note: --do_calib and --do_train together: the model is calibrated first, then trained with these ranges "
+            "(the TensorFlow original only calibrated)."
         )
 
 
@@ -166,9 +184,28 @@ def check_distillation(parsed: ParsedFlags) -> None:
         raise UserError("--distillation needs --do_train: it changes the training loss and nothing else.")
 
 
-def note_idle_flags(parsed: ParsedFlags, flags: Sequence[Flag], condition: str, idle: Collection[str]) -> None:
-    """Say which of the `idle` flags were given although the switch `condition`, which they belong to, is off."""
+def note_idle_phases(parsed: ParsedFlags, flags: Sequence[Flag]) -> None:
+    """Say which settings of calibration, distillation and half precision were given where these are off."""
+    calibration = {"calib_batch", "calib_method", "percentile", "calib_include_padding"}
+    note_idle_flags(parsed, flags, "do_calib", calibration)
+    if parsed.values["do_calib"] and parsed.given("percentile") and parsed.values["calib_method"] != "percentile":
+        parsed.notes.append(
+            f"note: --percentile has no effect with {parsed.spelling('calib_method')}={parsed.values['calib_method']}."
+        )
+    teaching = {"teacher", "distillation_loss_scale", "distillation_loss", "distillation_temperature"}
+    note_idle_flags(parsed, flags, "distillation", teaching)
+    note_idle_flags(parsed, flags, "use_fp16", {"loss_scale"})
+
+
+def note_idle_flags(
+    parsed: ParsedFlags, flags: Sequence[Flag], condition: str, idle: Collection[str], active: bool | None = None
+) -> None:
+    """Say which of the `idle` flags were given although what they belong to is off.
+
+    condition: a switch, or a flag with the value they belong to ("quant_scheme=dynamic"), and then `active` says
+    whether it has that value.
+    """
     names = [flag.name for flag in flags if flag.name in idle and parsed.given(flag.name)]
-    if names and not parsed.values[condition]:
+    if names and not (parsed.values[condition] if active is None else active):
         listed = ", ".join(parsed.spelling(name) for name in names)
         parsed.notes.append(f"note: {listed} {'has' if len(names) == 1 else 'have'} no effect without --{condition}.")

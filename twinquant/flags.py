@@ -122,9 +122,14 @@ def parse_flags(flags: Sequence[Flag], argv: Sequence[str], program: str, head: 
             )
         if flag.refused and value != flag.default:
             raise UserError(f"{spellings[name]} is refused: {flag.refused}")
-        if flag.note and value is not False:
+        if flag.note and not (value is False and flag.default is False):
             parsed.notes.append(f"note: {spellings[name]} {flag.note}")
     return parsed
+
+
+def flag_names(argv: Sequence[str]) -> set[str]:
+    """The names of the flags on a command line, as written but for dashes: {"do_eval"} for ["-do-eval", "true"]."""
+    return {token.removeprefix("--").split("=")[0] for token in _normalize(argv) if _FLAG_TOKEN.fullmatch(token)}
 
 
 def expected_value(flag: Flag) -> str:

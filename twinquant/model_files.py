@@ -1,5 +1,6 @@
 """Where the files of a run are: the checkpoint, what lies beside it, and whether what the flags name exists."""
 
+import json
 import re
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from twinquant.flags import ParsedFlags
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _CHECKPOINT_ENDINGS = (".bin", ".pt", ".pth", ".ckpt", ".safetensors", ".index", ".h5", ".npz")
 _CONFIG_NAMES = ("bert_config.json", "config.json")
+_HUGGING_FACE_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 _CASED = re.compile(r"(?<![a-z])(un)?cased(?![a-z])", re.IGNORECASE)
 
 
@@ -71,6 +73,37 @@ def find_model_files(parsed: ParsedFlags) -> None:
             raise UserError(f"--{name} is required{where}.")
 
 
+def read_lower_case(vocab_file: str | None) -> bool | None:
+    """What the tokenizer_config.json beside a vocabulary says of lower-casing; None where it, or the file, is silent.
+
+    Raises UserError where the file is not a JSON object.
+    """
+    path = Path(vocab_file).parent / "tokenizer_config.json" if vocab_file is not None else None
+    if path is None or not path.is_file():
+        return None
+    try:
+        config = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise UserError(f"{path} is not a JSON file: {error}") from None
+    if not isinstance(config, dict):
+        raise UserError(f"{path} must hold a JSON object, found {type(config).__name__}")
+    lower = config.get("do_lower_case")
+    return lower if isinstance(lower, bool) else None
+
+
+def trained_model_in(folder: str) -> str | None:
+    """The model that an output folder holds: its newest checkpoint, or the folder itself where Hugging Face's scripts
+    saved one; None where there is none."""
+    path = Path(folder)
+    if not path.is_dir():
+        return None
+    newest = latest_checkpoint(path)
+    if newest is not None:
+        return str(newest)
+    whole = (path / "config.json").is_file() and any((path / name).is_file() for name in _HUGGING_FACE_WEIGHTS)
+    return str(path) if whole else None
+
+
 def _folder_of(checkpoint: str | None) -> Path | None:
     """Where a checkpoint's config and vocabulary lie; of a run's output folder, those of its newest checkpoint."""
     if checkpoint is None or not (Path(checkpoint).exists() or Path(f"{checkpoint}.index").exists()):
@@ -82,8 +115,12 @@ def _folder_of(checkpoint: str | None) -> Path | None:
     return folder if latest is None or Path(latest) == folder else _folder_of(latest)
 
 
-def check_weights_given(parsed: ParsedFlags) -> None:
-    """Calibration and prediction alone need trained weights: from --init_checkpoint or a checkpoint in --output_dir."""
+def check_weights_given(parsed: ParsedFlags, dialect: str, prediction: str) -> None:
+    """Calibration and prediction alone need trained weights: from --init_checkpoint or a checkpoint in --output_dir.
+
+    dialect: prediction alone takes the newest checkpoint in --output_dir only as the TensorFlow original, "tensorflow".
+    prediction: the flag that asks for it, for the message.
+    """
     values = parsed.values
     output = Path(values["output_dir"])
     if output.exists() and not output.is_dir():
@@ -93,22 +130,26 @@ def check_weights_given(parsed: ParsedFlags) -> None:
     if not values["do_train"] and values["do_calib"]:
         raise UserError("--do_calib needs --init_checkpoint: none is given, and which model to calibrate must be said.")
     resumable = output.is_dir() and ((output / "checkpoint").exists() or any(output.glob("model.ckpt-*")))
-    if resumable and not values["overwrite_output_dir"]:
+    if resumable and not values["overwrite_output_dir"] and (values["do_train"] or dialect == "tensorflow"):
         return
     if not values["do_train"]:
-        raise UserError(f"--do_predict needs --init_checkpoint: none is given, and {output} holds no checkpoint.")
+        there = "" if resumable else f", and {output} holds no checkpoint"
+        raise UserError(f"{prediction} needs --init_checkpoint: none is given{there}.")
     parsed.notes.append("warning: no --init_checkpoint is given: training starts from random weights.")
+
+
+def called_uncased(checkpoint: str | None) -> bool | None:
+    """Whether a checkpoint's path says uncased (True) or cased (False); None where it says neither."""
+    words = _CASED.findall("/".join(Path(checkpoint).parts[-2:])) if checkpoint else []
+    return words[-1] != "" if words else None
 
 
 def note_case_mismatch(parsed: ParsedFlags) -> None:
     """Warn when the checkpoint's path says cased or uncased and --do_lower_case says the opposite."""
     checkpoint = parsed.values["init_checkpoint"]
-    words = _CASED.findall("/".join(Path(checkpoint).parts[-2:])) if checkpoint else []
-    if not words:
-        return
-    uncased = words[-1] != ""
+    uncased = called_uncased(checkpoint)
     lower = parsed.values["do_lower_case"]
-    if uncased != lower:
+    if uncased is not None and uncased != lower:
         parsed.notes.append(
             f"warning: do_lower_case is {lower}, but {checkpoint} is called {'uncased' if uncased else 'cased'}; "
             f"{'--do_lower_case' if uncased else '--nodo_lower_case'} is probably meant."

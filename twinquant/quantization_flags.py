@@ -1,4 +1,4 @@
-"""Which quantization the flags ask for: a mode of the table, a mode of the user's own, or none."""
+"""Which quantization the flags ask for: a scheme, in it a mode of the table or a mode of the user's own, or none."""
 
 import re
 from typing import Any
@@ -10,11 +10,35 @@ from twinquant.flags import ParsedFlags
 SINGLE_SETTINGS = ("quant_per_tensor", "fuse_qkv", "narrow_range", "quant_disable_keyword", "wprec", "aprec")
 
 
-def choose_quantization(parsed: ParsedFlags, dialect: str) -> dict[str, Any] | None:
+def choose_scheme(parsed: ParsedFlags) -> None:
+    """Settle `quant_scheme`, with --model_type quant_bert as another spelling of q8bert, and what it excludes."""
+    values = parsed.values
+    if values["model_type"] == "quant_bert":
+        if parsed.given("quant_scheme") and values["quant_scheme"] != "q8bert":
+            raise UserError(
+                f"--model_type quant_bert contradicts --quant_scheme={values['quant_scheme']}: it is q8bert."
+            )
+        if not parsed.given("quant_scheme"):
+            values["quant_scheme"] = "q8bert"
+            parsed.notes.append("note: --model_type quant_bert is taken as --quant_scheme=q8bert.")
+    scheme = values["quant_scheme"]
+    if values["load_quantized_model"] and scheme != "q8bert":
+        raise UserError(
+            f"--load_quantized_model needs --quant_scheme=q8bert (or --model_type quant_bert), whose int8 file it "
+            f"reads, found {scheme}."
+        )
+    if scheme == "q8bert":
+        _settle_q8bert(parsed)
+    elif scheme == "dynamic":
+        _settle_dynamic(parsed)
+
+
+def choose_quantization(parsed: ParsedFlags, dialect: str, predicts: bool) -> dict[str, Any] | None:
     """Settle `if_quant` and `quant_mode`; returns the arguments of `quantization.modes.custom_mode`, or None.
 
     An explicit --quant_mode wins over the single settings, as in the original, with a warning that names them. Single
     settings alone, or the PyTorch script's flags without --quant_mode, make a custom mode and leave `quant_mode` None.
+    predicts: whether the run predicts, after or without training.
     """
     values = parsed.values
     _check_quant_disable(parsed)
@@ -48,8 +72,61 @@ def choose_quantization(parsed: ParsedFlags, dialect: str) -> dict[str, Any] | N
                 f"note: {', '.join(single)} without --quant_mode: the mode is the PyTorch script's, every quantizer on "
                 f"but those left out by name ({_describe(custom)})."
             )
-    _note_without_effect(parsed)
+    _note_without_effect(parsed, predicts)
     return custom
+
+
+def _settle_q8bert(parsed: ParsedFlags) -> None:
+    values = parsed.values
+    static = [parsed.spelling(name) for name in ("quant_mode", *SINGLE_SETTINGS) if parsed.given(name)]
+    if static:
+        raise UserError(
+            f"{', '.join(static)} {'contradicts' if len(static) == 1 else 'contradict'} --quant_scheme=q8bert, which "
+            "says itself what is quantized; leave one of the two out."
+        )
+    if values["do_calib"]:
+        raise UserError("--do_calib contradicts --quant_scheme=q8bert, which finds its ranges while training.")
+    if values["quant_disable"] or (parsed.given("if_quant") and not values["if_quant"]):
+        off = parsed.spelling("quant_disable") if values["quant_disable"] else "--if_quant=False"
+        raise UserError(f"{off} contradicts --quant_scheme=q8bert, which quantizes; leave one of the two out.")
+    if values["load_quantized_model"] and values["do_train"]:
+        raise UserError(
+            "--load_quantized_model contradicts --do_train: a model of int8 weights cannot be trained; train from the "
+            "float32 checkpoint beside it."
+        )
+    # The scheme is a column of the table of modes, so whoever runs the model asks for it by name as for the others.
+    values["if_quant"], values["quant_mode"] = True, "q8bert"
+
+
+def _settle_dynamic(parsed: ParsedFlags) -> None:
+    values = parsed.values
+    if values["backend"] == "tensorflow":
+        raise UserError(
+            "--quant_scheme=dynamic contradicts --backend=tensorflow: dynamic quantization is PyTorch's; for "
+            "TensorFlow, use --quant_mode=ft1 with --do_calib --if_quant instead."
+        )
+    if parsed.given("if_quant") and values["if_quant"]:
+        raise UserError(
+            "--if_quant contradicts --quant_scheme=dynamic, which quantizes the trained float model; leave one of the "
+            "two out."
+        )
+    if values["do_calib"]:
+        raise UserError("--do_calib contradicts --quant_scheme=dynamic, which finds its ranges as it predicts.")
+    if not (values["do_eval"] or values["do_predict"]):
+        parsed.notes.append(
+            "note: --quant_scheme=dynamic has no effect without --do_eval or --do_predict: training is in floating "
+            "point."
+        )
+    if values["quantized_engine"] == "qnnpack":
+        parsed.notes.append("warning: --quantized_engine qnnpack was made for ARM: it is slow on x86.")
+    if values["dynamic_engine"] == "torchao" and values["quantized_engine"] != "auto":
+        raise UserError(
+            f"--quantized_engine={values['quantized_engine']} contradicts --dynamic_engine=torchao, which has no "
+            "engines to choose from; leave one of the two out."
+        )
+    if values["backend"] is None:
+        values["backend"] = "pytorch"
+        parsed.notes.append("note: --quant_scheme=dynamic is PyTorch's, so the backend is pytorch.")
 
 
 def _check_quant_disable(parsed: ParsedFlags) -> None:
@@ -67,11 +144,11 @@ def _check_quant_disable(parsed: ParsedFlags) -> None:
         )
 
 
-def _note_without_effect(parsed: ParsedFlags) -> None:
+def _note_without_effect(parsed: ParsedFlags, predicts: bool) -> None:
     values = parsed.values
-    runs_model = values["do_train"] or values["do_predict"]
+    runs_model = values["do_train"] or predicts
     if parsed.given("if_quant") and values["if_quant"] and not runs_model:
-        parsed.notes.append("note: --if_quant has no effect while calibrating; it is for --do_train and --do_predict.")
+        parsed.notes.append("note: --if_quant has no effect while calibrating; it is for training and prediction.")
     if values["if_quant"] or not runs_model or parsed.given("if_quant") or values["quant_disable"]:
         return
     settings = [parsed.spelling(name) for name in ("quant_mode", *SINGLE_SETTINGS) if parsed.given(name)]

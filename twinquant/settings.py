@@ -49,7 +49,7 @@ class CommonSettings:
     seed: int
 
     if_quant: bool
-    quant_mode: str | None  # None: custom_mode holds
+    quant_mode: str | None  # None: custom_mode holds; "q8bert" in run_glue.py's scheme of that name
     custom_mode: dict[str, Any] | None  # keyword arguments of quantization.modes.custom_mode
 
     do_predict: bool
@@ -77,7 +77,7 @@ class CommonSettings:
     verbose_logging: bool
     horovod: bool
 
-    dialect: str  # "tensorflow" or "pytorch": whose defaults were used
+    dialect: str  # whose defaults were used: "tensorflow" (ours), "pytorch" (FasterTransformer's), "hugging_face"
     explicit: frozenset[str]  # canonical names of the flags that the user gave
     notes: tuple[str, ...]  # warnings and notes about the flags, for rank 0 to print once
 
@@ -102,6 +102,7 @@ class CommonSettings:
         """The lines printed at the start of a run: settings by phase, those that the user gave marked with *."""
         groups = {flag.name: flag.group for flag in flags if flag.kept}
         groups |= {"scale_learning_rate": "fine-tuning", "custom_mode": "quantization", "dialect": "runtime"}
+        groups |= {"evaluate_steps": "fine-tuning", "evaluate_per_epoch": "fine-tuning"}
         lines = ["settings (* = given on the command line):"]
         for group in GROUPS:
             names = [field.name for field in dataclasses.fields(self) if groups.get(field.name) == group]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from twinquant.common_flags import COMMON_FLAGS
+from twinquant.common_flags import COMMON_FLAGS, PAD_TO_MAX_LENGTH, PREDICT_BATCH_SIZE
 from twinquant.errors import UserError
 from twinquant.flag_rules import (
     check_distillation,
@@ -13,7 +13,10 @@ from twinquant.flag_rules import (
     choose_device,
     choose_dialect,
     merge_accumulation,
+    note_calibration_before_training,
     note_idle_flags,
+    note_idle_phases,
+    note_model_type,
 )
 from twinquant.flags import Flag, ParsedFlags, parse_flags
 from twinquant.model_files import (
@@ -90,8 +93,7 @@ SQUAD_FLAGS = (
          within="[1, inf)"),
     Flag("max_query_length", int, 64, "data", "Longer questions are cut to this many tokens.", within="[1, inf)"),
     Flag("version_2_with_negative", bool, False, "data", "The data is SQuAD 2.0, where a question may have no answer."),
-    Flag("pad_to_max_length", bool, False, "data", "Pad every batch to --max_seq_length, as the originals did, instead "
-         "of to its longest window."),
+    PAD_TO_MAX_LENGTH,
     Flag("threads", int, 1, "accepted for old command lines", "Has no effect: features are made by one process.",
          kept=False, within="[1, inf)", note="has no effect: features are made by one process."),
     Flag("lang_id", int, 0, "accepted for old command lines", "Refused: a language id belongs to XLM models.",
@@ -100,8 +102,7 @@ SQUAD_FLAGS = (
          "and nbest_predictions.json, and null_odds.json for SQuAD 2.0."),
     Flag("do_eval", bool, True, "prediction", "Compute exact match (EM) and F1 of the predictions where "
          "--predict_file holds answers; given by itself, it implies --do_predict."),
-    Flag("predict_batch_size", int, 8, "prediction", "Windows per step of prediction.",
-         aliases=("per_gpu_eval_batch_size", "per_device_eval_batch_size"), within="[1, inf)"),
+    PREDICT_BATCH_SIZE,
     Flag("n_best_size", int, 20, "prediction", "Number of candidate answers per question.", within="[1, inf)"),
     Flag("max_answer_length", int, 30, "prediction", "Longest answer, in word pieces.", within="[1, inf)"),
     Flag("null_score_diff_threshold", float, 0.0, "prediction", "SQuAD 2.0: answer nothing when the score of no answer "
@@ -111,6 +112,12 @@ SQUAD_FLAGS = (
     Flag("eval_script", str, None, "accepted for old command lines", "Has no effect: EM and F1 are computed here, by "
          "the official definitions.", metavar="FILE", kept=False,
          note="is not run: EM and F1 are computed here, by the official definitions."),
+    Flag("evaluate_during_training", bool, False, "accepted for old command lines", "Refused: evaluation happens once, "
+         "after training.", kept=False, refused="evaluation happens once, after training, with --do_predict; to "
+         "evaluate a saved checkpoint, name it with --init_checkpoint."),
+    Flag("eval_all_checkpoints", bool, False, "accepted for old command lines", "Refused: one run evaluates one "
+         "checkpoint.", kept=False, refused="one run evaluates one checkpoint; run once per checkpoint with "
+         "--init_checkpoint and --do_predict."),
 )
 # fmt: on
 ALL_FLAGS = COMMON_FLAGS + SQUAD_FLAGS + EXPORT_FLAGS + OLD_FLAGS
@@ -145,10 +152,11 @@ def parse_squad_flags(argv: Sequence[str]) -> SquadSettings:
     check_launch(parsed)
     dialect = choose_dialect(parsed)
     _choose_work(parsed)
-    merge_accumulation(parsed)
+    merge_accumulation(parsed, dialect)
     choose_device(parsed)
-    custom_mode = choose_quantization(parsed, dialect)
+    custom_mode = choose_quantization(parsed, dialect, predicts=parsed.values["do_predict"])
     check_training(parsed)
+    note_model_type(parsed)
     check_distillation(parsed)
     _check_lengths(parsed)
     _note_idle(parsed)
@@ -159,7 +167,7 @@ def parse_squad_flags(argv: Sequence[str]) -> SquadSettings:
     if parsed.values["distillation"]:
         check_checkpoint(parsed, "teacher")
     find_model_files(parsed)
-    check_weights_given(parsed)
+    check_weights_given(parsed, dialect, "--do_predict")
     note_case_mismatch(parsed)
     return SquadSettings(
         **kept_values(parsed, ALL_FLAGS),
@@ -181,11 +189,7 @@ def _choose_work(parsed: ParsedFlags) -> None:
             parsed.notes.append("note: --do_eval evaluates predictions, so --do_predict is switched on too.")
     if not (values["do_train"] or values["do_calib"] or values["do_predict"]):
         raise UserError("nothing to do: give at least one of --do_train, --do_calib and --do_predict.")
-    if values["do_train"] and values["do_calib"]:
-        parsed.notes.append(
-            "note: --do_calib and --do_train together: the model is calibrated first, then trained with these ranges "
-            "(the TensorFlow original only calibrated)."
-        )
+    note_calibration_before_training(parsed)
 
 
 def _check_lengths(parsed: ParsedFlags) -> None:
@@ -203,15 +207,7 @@ def _check_lengths(parsed: ParsedFlags) -> None:
 
 
 def _note_idle(parsed: ParsedFlags) -> None:
-    calibration = {"calib_batch", "calib_method", "percentile", "calib_include_padding"}
-    note_idle_flags(parsed, ALL_FLAGS, "do_calib", calibration)
-    if parsed.values["do_calib"] and parsed.given("percentile") and parsed.values["calib_method"] != "percentile":
-        parsed.notes.append(
-            f"note: --percentile has no effect with {parsed.spelling('calib_method')}={parsed.values['calib_method']}."
-        )
-    teaching = {"teacher", "distillation_loss_scale", "distillation_loss", "distillation_temperature"}
-    note_idle_flags(parsed, ALL_FLAGS, "distillation", teaching)
-    note_idle_flags(parsed, ALL_FLAGS, "use_fp16", {"loss_scale"})
+    note_idle_phases(parsed, ALL_FLAGS)
     note_idle_flags(parsed, ALL_FLAGS, "version_2_with_negative", {"null_score_diff_threshold"})
 
 

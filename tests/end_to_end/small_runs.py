@@ -16,6 +16,7 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 
@@ -41,6 +42,7 @@ class Outcome:
     code: int
     out: str
     err: str
+    program: str = PROGRAM
 
     @property
     def scores(self) -> dict[str, float]:
@@ -56,22 +58,23 @@ class Outcome:
         """The one sentence of a refusal: exit code 2, no traceback, nothing on standard output."""
         assert self.code == 2, self
         assert "Traceback" not in self.err and not self.out, self
-        lines = [line for line in self.err.splitlines() if line.startswith(f"{PROGRAM}: error: ")]
+        start = f"{self.program}: error: "
+        lines = [line for line in self.err.splitlines() if line.startswith(start)]
         assert len(lines) == 1 and self.err.splitlines()[-1] == lines[0], self.err
-        return lines[0].removeprefix(f"{PROGRAM}: error: ")
+        return lines[0].removeprefix(start)
 
 
-def run(*arguments: str, cwd: Path) -> Outcome:
+def run(*arguments: str, cwd: Path, script: ModuleType = run_squad) -> Outcome:
     """Calls the script in this process, as `python run_squad.py <arguments>` in the folder `cwd`."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.chdir(cwd), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = run_main(run_squad.main, PROGRAM, arguments)
-    return Outcome(code, out.getvalue(), err.getvalue())
+        code = run_main(script.main, script.PROGRAM, arguments)
+    return Outcome(code, out.getvalue(), err.getvalue(), script.PROGRAM)
 
 
-def succeed(*arguments: str, cwd: Path) -> Outcome:
+def succeed(*arguments: str, cwd: Path, script: ModuleType = run_squad) -> Outcome:
     """Like `run`, for a call that must succeed."""
-    outcome = run(*arguments, cwd=cwd)
+    outcome = run(*arguments, cwd=cwd, script=script)
     assert outcome.code == 0, outcome.err
     return outcome
 

@@ -1,0 +1,68 @@
+"""One .json file in the place of the flags, as Hugging Face's scripts take it."""
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from twinquant.errors import UserError
+
+_NAME = re.compile(r"(--?)?[A-Za-z][A-Za-z0-9_-]*")
+
+
+def expand_arguments_file(argv: Sequence[str]) -> list[str]:
+    """The command line that stands in a file, if the only word is the name of a .json file; else `argv` itself.
+
+    The file holds one object: keys are flags (dashes in front are optional), values are true, false, numbers, strings
+    or lists of these, and null for a flag that is not given. A key that occurs twice is passed on twice.
+
+    Raises UserError where the file is missing, is not JSON in UTF-8, or holds anything else.
+    """
+    if len(argv) != 1 or argv[0].startswith("-") or not argv[0].endswith(".json"):
+        return list(argv)
+    path = argv[0]
+    words: list[str] = []
+    for key, value in _read_pairs(path):
+        if not _NAME.fullmatch(key):
+            raise UserError(f"{path}: the key {key!r} is not the name of a flag, such as do_train.")
+        flag = "--" + key.lstrip("-")
+        if value is None:
+            continue
+        if isinstance(value, list):
+            items = [_as_word(path, key, item) for item in value]
+            if any(item.startswith("-") for item in items):
+                raise UserError(f"{path}: the list of {key!r} holds a word with a dash in front, which is a flag.")
+            words += [flag, *items] if items else []
+        else:
+            words.append(f"{flag}={_as_word(path, key, value)}")
+    return words
+
+
+def _read_pairs(path: str) -> list[tuple[str, Any]]:
+    """The keys and values of the file's object, in order, repeated keys included."""
+    try:
+        # A JSON object becomes a tuple of pairs here, so that it differs from a JSON list and keeps repeated keys.
+        content = json.loads(Path(path).read_bytes(), object_pairs_hook=tuple, parse_constant=_refuse_constant)
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist; a file of arguments is expected.") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from None
+    except ValueError as error:
+        raise UserError(f"{path} is not a JSON file of arguments: {error}.") from None
+    if not isinstance(content, tuple):
+        raise UserError(f"{path} must hold a JSON object of arguments, found a {type(content).__name__}.")
+    return list(content)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _as_word(path: str, key: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float | str):
+        return str(value)
+    found = "null" if value is None else "an object" if isinstance(value, tuple) else "a list"
+    raise UserError(f"{path}: the value of {key!r} is or holds {found}; expected true, false, a number or a text.")
