@@ -115,18 +115,42 @@ class Backend(ABC):
         """A copy of every parameter, float32, by canonical name, in `checkpoints.names.expected_tensors`' order."""
 
     @abstractmethod
-    def set_quantization(self, mode: Mode | None, ranges: Mapping[str, np.ndarray]) -> None:
-        """Turns fake quantization on (mode, ranges from `quantization.ranges.select_ranges`) or off (None, {})."""
+    def set_quantization(self, mode: Mode | None, ranges: Mapping[str, np.ndarray], step: int = 0) -> None:
+        """Turns fake quantization on (mode, ranges from `quantization.ranges.select_ranges`) or off (None, {}).
+
+        A mode that finds its ranges in training (`Mode.learns_ranges`: q8bert) is given {} before the first training
+        step, and to go on with or to predict what `ranges` gave. Every call of `train_step` then counts as one step,
+        whatever its number of micro batches: the averages move with each micro batch in order, and begin anew in the
+        step with which their quantizer starts. Predictions leave averages and count as they are.
+
+        Args:
+            step: how many training steps the run has done: 0, or with what a resumed one goes on. With `load`,
+                `load_optimizer_state` and the ranges, the next steps are then bit-equal to an unbroken run's.
+
+        Raises:
+            UserError: a range that calibration should have found is missing, or a given one is negative or not finite.
+        """
+
+    @abstractmethod
+    def ranges(self) -> dict[str, np.ndarray]:
+        """The ranges that training has found so far, float32 of shape () by quantizer scope; all others are left out.
+
+        Empty in modes whose ranges come from calibration. Weights are not among them: their range is their maximum.
+        """
 
     @abstractmethod
     def predict(self, batch: Batch) -> dict[str, np.ndarray]:
         """Logits without dropout, by their names in OUTPUT_NAMES. Fake-quantized if that is on.
 
+        In a mode that finds its ranges in training every quantizer is on, also one whose start is still ahead, with the
+        ranges as they are now; UserError names a quantizer that has none yet.
+
         Fake-quantized prediction uses exact arithmetic, so that backends agree in the integers of every layer and not
         only for equal inputs: a difference in the last bit that moves one value across a rounding border would
         otherwise be amplified layer by layer. Matrix products multiply the integers themselves, which float32 adds up
         without rounding (below 2**24) whatever the order, as an int8 engine's int32 accumulators do, and the product
-        is scaled after. LayerNorm, softmax and the activation are computed in float64 and rounded once.
+        is scaled after. LayerNorm, softmax, the activation and, where its operands are not quantized, the product of
+        attention probabilities and V are computed in float64 and rounded once.
         """
 
     @abstractmethod

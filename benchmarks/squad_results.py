@@ -25,8 +25,8 @@ PTQ = {
     for mode in ("ft1", "ft2", "ft3", "ort")
     for method, flags in METHODS.items()
 }
-TRAIN = "--do_train --train_batch_size=16 --learning_rate=3e-5 --max_steps={steps} --log_freq=25"
-QAT = f"{TRAIN} --do_calib --calib_batch=16 --if_quant --quant_mode=ft2"
+TRAIN = "--do_train --train_batch_size=8 --learning_rate=3e-5 --max_steps={steps} --log_freq=10"
+QAT = f"{TRAIN} --do_calib --calib_batch=32 --if_quant --quant_mode=ft2"
 STAGES = {
     "fp32": "",
     **PTQ,

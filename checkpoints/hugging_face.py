@@ -131,7 +131,7 @@ def _open_weights(path: Path) -> _Reads:
 def _read_ranges(path: Path) -> dict[str, np.ndarray]:
     reader = SafetensorsReader(path)
     for scope in reader.names:
-        if names.quantizer_module(scope) is None:
+        if not names.is_quantizer(scope):
             raise UserError(f"{path} holds {scope}, which is not the scope of a quantizer")
     return {scope: check_amax(scope, reader.read(scope), f"{scope} of {path}") for scope in reader.names}
 

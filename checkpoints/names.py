@@ -187,6 +187,11 @@ def quantizer_module(scope: str) -> str | None:
     return re.sub(r"/layer_(\d+)/", r"/layer/\1/", f"{parent}/{last}").replace("/", ".")
 
 
+def is_quantizer(scope: str) -> bool:
+    """Whether `scope` is that of a quantizer, FasterTransformer's or another (q8bert: embeddings, pooler, head)."""
+    return re.fullmatch(r"(\w+/)*\w*_quantizer", scope) is not None
+
+
 def is_weight_quantizer(scope: str) -> bool:
     """Whether the range of `scope` belongs to a weight (it may be per channel) and not to an activation."""
     return scope.endswith("/kernel_quantizer")

@@ -33,6 +33,7 @@ class QuantizerSettings:
     narrow_range: leave out the most negative integer (-128 with 8 bits); has no effect on unsigned integers.
     fixed_scale: a scale that is known beforehand, so that no amax is needed (1/255 for probabilities); None otherwise.
     axis: the axis of the tensor that has one amax per index (per channel); None for one amax per tensor.
+    straight_through: the gradient passes unchanged everywhere, also where values clip (NLP Architect's estimator).
     """
 
     num_bits: int = 8
@@ -40,6 +41,7 @@ class QuantizerSettings:
     narrow_range: bool = False
     fixed_scale: float | None = None
     axis: int | None = None
+    straight_through: bool = False
 
     def __post_init__(self) -> None:
         if not 2 <= self.num_bits <= 16:
@@ -138,8 +140,11 @@ def gradient_mask(
 
     Signed: |x| <= amax, as in pytorch-quantization (the TensorFlow original used <, which froze the extreme weight of
     every max-calibrated channel). Unsigned: 0 <= x <= amax. With a fixed scale, amax is qmax * scale in float32.
+    Everywhere with settings.straight_through.
     """
     x = np.asarray(x, dtype=np.float32)
+    if settings.straight_through:
+        return np.ones(x.shape, bool)
     if settings.fixed_scale is not None:
         limit = np.asarray(np.float32(settings.qmax) * np.float32(settings.fixed_scale))
     else:

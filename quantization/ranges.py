@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from checkpoints.names import head_of
 from quantization.modes import QKV_GROUPS, Mode, all_quantizers, enabled_quantizers
 from quantization.numerics import QuantizerSettings
 from twinquant.errors import UserError
@@ -32,9 +33,11 @@ def select_ranges(
 ) -> Ranges:
     """Checks and returns the ranges of the quantizers that `mode` turns on, QKV fused where the mode says so.
 
+    Those of a mode that finds its ranges in training (q8bert) are the activations' alone: weights need none.
+
     Args:
         ranges: amax by quantizer scope, as a checkpoint holds them.
-        tensors: the model's tensors by canonical name; says how many layers and output channels there are.
+        tensors: the model's tensors by canonical name; says which head and how many layers and channels there are.
         mode: what is quantized.
         source: the checkpoint's path, for messages.
 
@@ -43,8 +46,10 @@ def select_ranges(
     """
     selected: Ranges = {}
     layers = count_layers(tensors)
-    for scope, settings in enabled_quantizers(layers, mode).items():
-        if settings.fixed_scale is not None:
+    head = head_of(tensors)
+    rows = all_quantizers(layers, head)
+    for scope, settings in enabled_quantizers(layers, mode, head).items():
+        if settings.fixed_scale is not None or (mode.learns_ranges and rows[scope].is_weight):
             continue
         selected[scope] = _checked(scope, settings, ranges, tensors, mode, source)
     return fuse_qkv_ranges(selected, layers) if mode.fuse_qkv else selected
@@ -60,8 +65,12 @@ def _checked(
 ) -> np.ndarray:
     flags = "and the same quantization flags" if mode.name == "custom" else f"--quant_mode={mode.name}"
     remedy = f"run with --do_calib {flags} and start from the model.ckpt-calibrated it writes"
+    if mode.learns_ranges:
+        remedy = f"train it with --quant_scheme={mode.name}"
     if scope not in ranges:
         state = "was never calibrated" if not ranges else "was calibrated without it"
+        if mode.learns_ranges:
+            state = f"was not trained in mode {mode.name}"
         raise UserError(f"quantizer {scope} has no range: {source} {state}; {remedy}")
     amax = np.asarray(ranges[scope], np.float32)
     expected: tuple[int, ...] = ()

@@ -4,8 +4,10 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
-from checkpoints.checkpoint import load_checkpoint
+from checkpoints.checkpoint import Checkpoint, load_checkpoint
 from checkpoints.names import CLASSIFICATION, head_of
+from checkpoints.q8bert_file import FILE_NAME, read_q8bert, write_q8bert
+from quantization.modes import Q8BERT, Mode, q8bert_mode
 from tasks.classification import ClassificationTask
 from tasks.classification_outputs import Predictions
 from training.evaluations import BEST
@@ -25,10 +27,26 @@ class ClassificationRun(Run):
     task: ClassificationTask
 
     def train(self) -> None:
-        """Trains; under --load_best_model_at_end the best model takes the place of the last."""
+        """Trains; under --load_best_model_at_end the best model takes the place of the last. q8bert: the int8 file."""
         super().train()
         if self.settings.load_best_model_at_end:
             self._load_best()
+        if self.settings.quant_scheme == Q8BERT:
+            path = Path(self.settings.output_dir) / FILE_NAME
+            write_q8bert(path, self.as_checkpoint(), self.mode)
+            logger.info("saved %s, for --load_quantized_model", path)
+
+    def _load(self, source: str) -> Checkpoint:
+        """Under --load_quantized_model the int8 file in the folder of that name, and nothing else."""
+        if not self.settings.load_quantized_model:
+            return super()._load(source)
+        folder = Path(source) if (Path(source) / FILE_NAME).exists() else Path(source).parent
+        return read_q8bert(folder / FILE_NAME)
+
+    def _mode(self) -> Mode:
+        if self.settings.quant_scheme == Q8BERT:
+            return q8bert_mode(self.settings.start_step, self.settings.ema_decay)
+        return super()._mode()
 
     def predict(self) -> dict[str, float]:
         """Predicts and scores; a quantized model is compared with its fp32 parent, into flips.json."""

@@ -52,7 +52,7 @@ class Run:
         self.settings, self.backend_name = settings, backend_name
         self.folder = RunFolder(settings.output_dir, backend_name, settings.keep_checkpoints)
         start = self._start()
-        self.checkpoint = load_checkpoint(start) if start else Checkpoint(tensors={}, source="random weights")
+        self.checkpoint = self._load(start) if start else Checkpoint(tensors={}, source="random weights")
         self.config = self._config()
         self.vocab_file = Path(self._found("vocab_file", settings.vocab_file or self.checkpoint.vocab_file))
         self.task = make_task(self.config, self.vocab_file)
@@ -126,7 +126,7 @@ class Run:
             self.folder.mark_latest(self.resume_step)
             self._save_twin_file()
             return
-        self._quantize(self.checkpoint.source)
+        self._quantize(self.checkpoint.source, training=True)
         warmup = settings.warmup_steps
         if warmup is None:
             warmup = int(total * settings.warmup_proportion)
@@ -159,6 +159,7 @@ class Run:
         logger.info("training %d steps from step %d", total, self.resume_step)
         loop.run(self.resume_step)
         self.tensors = self.backend.tensors()
+        self.ranges |= self.backend.ranges()
         self._save_twin_file()
 
     def predict(self) -> dict[str, float]:
@@ -238,7 +239,7 @@ class Run:
         lower = {"do_lower_case": str(self.settings.do_lower_case).lower()}
         return Checkpoint(
             tensors=self.backend.tensors(),
-            ranges=self.ranges,
+            ranges=self.ranges | self.backend.ranges(),
             config=self.config,
             source=self.checkpoint.source,
             vocab_file=self.vocab_file,
@@ -255,6 +256,8 @@ class Run:
         ]  # fmt: skip
         if settings.if_quant:
             names += ["quant_mode", "custom_mode"]
+        if self.mode.learns_ranges:
+            names += ["start_step", "ema_decay"]
         if settings.do_calib:
             names += ["calib_batch", "calib_method", "percentile", "calib_include_padding"]
         if settings.distillation:
@@ -280,6 +283,9 @@ class Run:
                 )  # fmt: skip
             return latest
         return settings.init_checkpoint
+
+    def _load(self, source: str) -> Checkpoint:
+        return load_checkpoint(source)
 
     def _found(self, flag: str, value: str | Path | None) -> str | Path:
         if value is None:
@@ -379,10 +385,14 @@ class Run:
         self.backend.load_optimizer_state(state.optimizer)
         logger.info("resuming from %s", self.folder.path(self.resume_step))
 
-    def _quantize(self, source: str) -> None:
+    def _quantize(self, source: str, training: bool = False) -> None:
         """Turns fake quantization on under --if_quant, off without."""
         if self.settings.if_quant:
-            self.backend.set_quantization(self.mode, select_ranges(self.ranges, self.tensors, self.mode, source))
+            if self.mode.learns_ranges and not self.ranges and training:
+                selected = {}  # training finds them
+            else:
+                selected = select_ranges(self.ranges, self.tensors, self.mode, source)
+            self.backend.set_quantization(self.mode, selected, self.resume_step if training else 0)
             logger.info("fake quantization is on: mode %s", self.mode.name)
         else:
             self.backend.set_quantization(None, {})

@@ -68,11 +68,15 @@ class PyTorchBackend(Backend):
         arrays = {name: parameter.detach().cpu().numpy() for name, parameter in self.parameters.items()}
         return {name: (a.T if name.endswith("/kernel") else a).copy() for name, a in arrays.items()}
 
-    def set_quantization(self, mode: Mode | None, ranges: Mapping[str, np.ndarray]) -> None:
-        self.quantization.configure(mode, ranges, self.config.num_hidden_layers)
+    def set_quantization(self, mode: Mode | None, ranges: Mapping[str, np.ndarray], step: int = 0) -> None:
+        self.quantization.configure(mode, ranges, self.config.num_hidden_layers, self.head, step)
+
+    def ranges(self) -> dict[str, np.ndarray]:
+        return self.quantization.ranges()
 
     def predict(self, batch: Batch) -> dict[str, np.ndarray]:
-        self.settings.training = False
+        self.quantization.check_ranges()
+        self.settings.training, self.quantization.learning = False, False
         # Not in half precision, whose products of integers round, or overflow (float16 ends at 65504).
         self.quantization.exact = bool(self.quantization.quantizers) and self.settings.product_dtype == torch.float32
         with torch.inference_mode():
@@ -93,7 +97,8 @@ class PyTorchBackend(Backend):
     def train_step(self, batches: Sequence[Batch], learning_rate: float, seed: int) -> float:
         if self.optimizer is None:
             self.optimizer = AdamW(self.parameters, self.optimizer_settings)
-        self.settings.training, self.quantization.exact = True, False
+        self.settings.training, self.quantization.learning, self.quantization.exact = True, True, False
+        self.quantization.begin_step()
         torch.manual_seed(seed)  # PyTorch's dropout draws from the global generator
         losses = [self._accumulate(self._inputs(batch), 1.0 / len(batches)) for batch in batches]
         gradients = [parameter.grad for parameter in self.parameters.values()]
@@ -102,6 +107,7 @@ class PyTorchBackend(Backend):
         if self.loss_scale.used:
             torch._foreach_mul_(gradients, 1.0 / self.loss_scale.value)
         finite = self.optimizer.apply(gradients, learning_rate)
+        self.quantization.end_step(finite)
         for parameter in self.parameters.values():
             parameter.grad = None
         loss = sum(losses) / len(losses)

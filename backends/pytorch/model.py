@@ -90,7 +90,7 @@ class LayerNorm(nn.Module):
 
 
 class Embeddings(nn.Module):
-    """Sum of word, position and segment embeddings, normalized; never quantized."""
+    """Sum of word, position and segment embeddings, normalized."""
 
     def __init__(self, config: BertConfig, settings: Settings) -> None:
         super().__init__()
@@ -102,9 +102,12 @@ class Embeddings(nn.Module):
         self.norm = LayerNorm(size, config.layer_norm_eps, f"{self.scope}/LayerNorm", settings)
 
     def forward(self, input_ids: torch.Tensor, segment_ids: torch.Tensor) -> torch.Tensor:  # [B, S] -> [B, S, H]
+        quantize = self.settings.quantization
         words = F.embedding(input_ids, self.word_embeddings)
+        words = quantize.rows(words, self.word_embeddings, f"{self.scope}/word_embeddings_quantizer")
         segments = F.embedding(segment_ids, self.token_type_embeddings)
         positions = self.position_embeddings[: input_ids.shape[1]]
+        positions = quantize.rows(positions, self.position_embeddings, f"{self.scope}/position_embeddings_quantizer")
         return self.settings.dropout(self.norm(words + segments + positions), self.rate)
 
 
@@ -152,8 +155,12 @@ class SelfAttention(nn.Module):
         probabilities = self.settings.precisely(lambda x: F.softmax(x, -1), scores)
         probabilities = self.settings.dropout(probabilities, self.rate)
         (probabilities,) = quantize(probabilities, [f"{scope}/matmul_a_input_quantizer"], (2, 3))
-        context = self.settings.matmul(probabilities, value)
-        return quantize.scaled(context, [f"{scope}/matmul_a_input_quantizer", f"{scope}/matmul_v_input_quantizer"])
+        operands = [f"{scope}/matmul_a_input_quantizer", f"{scope}/matmul_v_input_quantizer"]
+        if all(operand in quantize.quantizers for operand in operands):
+            context = self.settings.matmul(probabilities, value)
+        else:  # no product of integers, but what follows may be rounded to some
+            context = self.settings.precisely(self.settings.matmul, probabilities, value)
+        return quantize.scaled(context, operands)
 
 
 class AddNorm(nn.Module):
@@ -221,16 +228,33 @@ class Bert(nn.Module):
 
 
 class Pooler(nn.Module):
-    """The first token's output through a dense layer and tanh; never quantized by FasterTransformer's modes."""
+    """The first token's output through a dense layer and tanh."""
 
     def __init__(self, config: BertConfig, settings: Settings) -> None:
         super().__init__()
-        self.scope, self.settings = "bert/pooler/dense", settings
-        self.kernel = nn.Parameter(torch.empty(config.hidden_size, config.hidden_size))  # [out, in], PyTorch's order
-        self.bias = nn.Parameter(torch.empty(config.hidden_size))
+        self.scope, self.settings = "bert/pooler", settings
+        self.dense = Dense(config.hidden_size, config.hidden_size, f"{self.scope}/dense", settings)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:  # [B, S, H] -> [B, H]
-        return torch.tanh(self.settings.matmul(x[:, 0], self.kernel.t()) + self.bias)
+        (first,) = self.settings.quantization(x[:, :1], [f"{self.scope}/dense/input_quantizer"])
+        return self.settings.precisely(torch.tanh, self.dense(first))[:, 0]
+
+
+class Logits(nn.Module):
+    """The last layer of a head: x @ output_weights^T + output_bias, in float32 also in half precision."""
+
+    def __init__(self, size: int, outputs: int, scope: str, settings: Settings) -> None:
+        super().__init__()
+        self.scope, self.settings = scope, settings
+        self.output_weights = nn.Parameter(torch.empty(outputs, size))
+        self.output_bias = nn.Parameter(torch.empty(outputs))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:  # [B, S, H] -> [B, S, outputs]
+        quantize = self.settings.quantization
+        operands = [f"{self.scope}/output_{name}_quantizer".lstrip("/") for name in ("input", "weights")]
+        (x,) = quantize(x, operands[:1])
+        weights = quantize.weight(self.output_weights, operands[1])
+        return quantize.scaled(x @ weights.t(), operands) + self.output_bias
 
 
 class QuestionAnswering(nn.Module):
@@ -239,15 +263,12 @@ class QuestionAnswering(nn.Module):
     def __init__(self, config: BertConfig, settings: Settings) -> None:
         super().__init__()
         self.bert = Bert(config, settings)
-        self.scope = "cls/squad"
-        self.output_weights = nn.Parameter(torch.empty(2, config.hidden_size))
-        self.output_bias = nn.Parameter(torch.empty(2))
+        self.logits = Logits(config.hidden_size, 2, "cls/squad", settings)
 
     def forward(
         self, input_ids: torch.Tensor, input_mask: torch.Tensor, segment_ids: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:  # -> start logits and end logits, [B, S] each
-        x = self.bert(input_ids, input_mask, segment_ids)
-        logits = x @ self.output_weights.t() + self.output_bias  # [B, S, 2]
+        logits = self.logits(self.bert(input_ids, input_mask, segment_ids))  # [B, S, 2]
         return logits[..., 0], logits[..., 1]
 
 
@@ -258,15 +279,14 @@ class Classification(nn.Module):
         super().__init__()
         self.bert = Bert(config, settings)
         self.pooler = Pooler(config, settings)
-        self.scope, self.settings, self.rate = "", settings, config.hidden_dropout_prob
-        self.output_weights = nn.Parameter(torch.empty(num_labels, config.hidden_size))
-        self.output_bias = nn.Parameter(torch.empty(num_labels))
+        self.settings, self.rate = settings, config.hidden_dropout_prob
+        self.logits = Logits(config.hidden_size, num_labels, "", settings)
 
     def forward(
         self, input_ids: torch.Tensor, input_mask: torch.Tensor, segment_ids: torch.Tensor
     ) -> tuple[torch.Tensor]:  # -> logits, [B, num_labels]
         x = self.settings.dropout(self.pooler(self.bert(input_ids, input_mask, segment_ids)), self.rate)
-        return (x @ self.output_weights.t() + self.output_bias,)
+        return (self.logits(x[:, None])[:, 0],)
 
 
 def parameters_by_name(model: nn.Module) -> dict[str, nn.Parameter]:

@@ -1,14 +1,12 @@
-"""Fake quantization in PyTorch, equal to quantization/numerics.py to the bit, and the quantizers' switch."""
+"""Fake quantization in PyTorch, equal to quantization/numerics.py to the bit."""
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
-from quantization.histogram import Observer
-from quantization.modes import Mode, enabled_quantizers, feeds_product
-from quantization.numerics import ZERO_AMAX, QuantizerSettings, check_amax, scale_of
+from backends.quantization import QuantizationState
+from quantization.numerics import ZERO_AMAX, QuantizerSettings, scale_of
 
 
 class FakeQuantize(torch.autograd.Function):
@@ -31,11 +29,24 @@ class FakeQuantize(torch.autograd.Function):
         return torch.ops.aten.hardtanh_backward(gradient, x, quantizer.below_lowest, quantizer.above_amax), None
 
 
+class StraightThrough(torch.autograd.Function):
+    """y = clip(rint(x / divisor), qmin, qmax) * scale; the gradient passes unchanged, also where values clip."""
+
+    @staticmethod
+    def forward(ctx, x, quantizer):
+        return quantizer.integers(x).mul_(quantizer.scale)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient, None
+
+
 class Quantizer:
     """One enabled quantizer: its constants, and the fake quantization of a tensor."""
 
     def __init__(self, settings: QuantizerSettings, amax: np.ndarray, device: torch.device) -> None:
         """amax: float32, () or (channels,) along the output axis of a kernel."""
+        self.function = StraightThrough if settings.straight_through else FakeQuantize
         self.key = (settings, amax.tobytes())  # equal keys give equal results
         self.per_channel = settings.axis is not None
         self.qmin, self.qmax = float(settings.qmin), float(settings.qmax)
@@ -65,73 +76,73 @@ class Quantizer:
         return q.round_().clamp_(self.qmin, self.qmax)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        return FakeQuantize.apply(x, self)
-
-
-class Quantization:
-    """The state of all quantizers of a model: off, fake-quantizing, or showing what they see to an observer."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.quantizers: dict[str, Quantizer] = {}
-        self.exact = False  # see Backend.predict
-        self.observer: Observer | None = None
-        self.lengths: np.ndarray | None = None  # of the batch that is observed; None: padding counts
-
-    def configure(self, mode: Mode | None, ranges: Mapping[str, np.ndarray], num_hidden_layers: int) -> None:
-        """Turns on the quantizers of `mode` with their amax, or all off."""
-        self.quantizers = {}
-        if mode is not None:
-            for scope, settings in enabled_quantizers(num_hidden_layers, mode).items():
-                # At a fixed scale the range is known, and none is stored.
-                amax = np.ones((), np.float32) if settings.fixed_scale else check_amax(ranges.get(scope), scope)
-                self.quantizers[scope] = Quantizer(settings, amax, self.device)
+        return self.function.apply(x, self)
 
     @property
-    def active(self) -> bool:
-        """Whether any tensor inside the encoder must be visible (so no fused attention)."""
-        return bool(self.quantizers) or self.observer is not None
+    def product_scale(self) -> torch.Tensor:
+        """The scale as a factor of a product's last axis."""
+        return self.scale.flatten()
 
-    def __call__(
-        self, x: torch.Tensor, scopes: Sequence[str], sequence_axes: tuple[int, ...] = (1,)
-    ) -> tuple[torch.Tensor, ...]:
-        """Passes one tensor through the quantizers of several consumers; equal quantizers compute once.
 
-        Args:
-            x: float32, any shape; `sequence_axes` are the axes that run over positions.
-            scopes: the quantizers that see x, one per consumer.
+class FollowingQuantizer(Quantizer):
+    """One quantizer per tensor whose range is set anew for every tensor; the gradient passes it unchanged."""
 
-        Returns:
-            One tensor per scope: fake-quantized, or x itself where the quantizer is off. In exact arithmetic an
-            operand of a matrix product comes as its integers, and `scaled` multiplies the product by the scales.
-        """
-        if self.observer is not None:
-            self.observer.observe(scopes, x.detach().cpu().numpy(), self.lengths, sequence_axes)
-            return (x,) * len(scopes)
-        done: dict = {}
-        outputs = []
-        for scope in scopes:
-            quantizer = self.quantizers.get(scope)
-            if quantizer is None:
-                outputs.append(x)
-                continue
-            as_integers = self.exact and feeds_product(scope)
-            key = (quantizer.key, as_integers)
-            if key not in done:
-                done[key] = quantizer.integers(x) if as_integers else quantizer(x)
-            outputs.append(done[key])
-        return tuple(outputs)
+    def __init__(self, settings: QuantizerSettings, device: torch.device) -> None:
+        self.function = StraightThrough
+        self.key = settings
+        self.per_channel = False
+        self.qmin, self.qmax = float(settings.qmin), float(settings.qmax)
+        self.levels = self._constant(np.float32(settings.qmax), device)
+        self.nothing = self._constant(np.float32(0.0), device)
+        self.infinity = self._constant(np.float32(np.inf), device)
 
-    def weight(self, kernel: torch.Tensor, scope: str) -> torch.Tensor:
-        """The kernel, fake-quantized if its quantizer is on; its integers in exact arithmetic."""
-        quantizer = None if self.observer is not None else self.quantizers.get(scope)
-        if quantizer is None:
-            return kernel
-        return quantizer.integers(kernel) if self.exact else quantizer(kernel)
+    def set_range(self, amax: torch.Tensor) -> None:
+        """amax: float32, shape ()."""
+        scale, is_zero = amax / self.levels, amax < ZERO_AMAX
+        self.divisor = torch.where(is_zero, self.infinity, scale)
+        self.scale = torch.where(is_zero, self.nothing, scale)
 
-    def scaled(self, product: torch.Tensor, scopes: Sequence[str]) -> torch.Tensor:
-        """In exact arithmetic a product of integers times the scales of its operands' quantizers, else the product."""
-        if not self.exact or self.observer is not None:
-            return product
-        scales = [self.quantizers[scope].scale.flatten() for scope in scopes if scope in self.quantizers]
-        return product * math.prod(scales) if scales else product
+
+class AveragingQuantizer(FollowingQuantizer):
+    """One quantizer whose range is a moving average of the largest magnitudes it is shown."""
+
+    def __init__(self, settings: QuantizerSettings, amax: np.ndarray, decay: float, device: torch.device) -> None:
+        """amax: float32, shape (); NaN: the first magnitude takes its place."""
+        super().__init__(settings, device)
+        self.key = (settings, amax.tobytes())  # those shown the same tensors from the same amax on stay equal
+        self.rate = 1.0 - decay
+        self.average = self._constant(amax, device)
+
+    def set_average(self, amax: np.ndarray) -> None:
+        self.average.fill_(float(amax))
+
+    def move(self, largest: torch.Tensor) -> None:
+        """average -= (1 - decay) * (average - largest)"""
+        moved = self.average - self.rate * (self.average - largest)
+        self.average.copy_(torch.where(torch.isnan(self.average), largest, moved))
+
+
+class Quantization(QuantizationState):
+    """The quantizers of a model."""
+
+    def fixed(self, settings: QuantizerSettings, amax: np.ndarray) -> Quantizer:
+        return Quantizer(settings, amax, self.device)
+
+    def following(self, settings: QuantizerSettings) -> FollowingQuantizer:
+        return FollowingQuantizer(settings, self.device)
+
+    def averaging(self, settings: QuantizerSettings, amax: np.ndarray, decay: float) -> AveragingQuantizer:
+        return AveragingQuantizer(settings, amax, decay, self.device)
+
+    def tensor(self, parameter: torch.Tensor) -> torch.Tensor:
+        return parameter
+
+    def largest(self, x: torch.Tensor) -> torch.Tensor:
+        low, high = torch.aminmax(x.detach())
+        return torch.maximum(low.neg(), high)
+
+    def array(self, x: torch.Tensor) -> np.ndarray:
+        return x.detach().cpu().numpy()
+
+    def stack(self, scalars: Sequence[torch.Tensor]) -> np.ndarray:
+        return torch.stack(list(scalars)).cpu().numpy()

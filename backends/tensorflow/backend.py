@@ -68,11 +68,15 @@ class TensorFlowBackend(Backend):
     def tensors(self) -> dict[str, np.ndarray]:
         return {name: variable.numpy() for name, variable in self.parameters.items()}
 
-    def set_quantization(self, mode: Mode | None, ranges: Mapping[str, np.ndarray]) -> None:
-        self.quantization.configure(mode, ranges, self.config.num_hidden_layers)
+    def set_quantization(self, mode: Mode | None, ranges: Mapping[str, np.ndarray], step: int = 0) -> None:
+        self.quantization.configure(mode, ranges, self.config.num_hidden_layers, self.head, step)
         self._compile()  # which quantizers are on is a part of the graph
 
+    def ranges(self) -> dict[str, np.ndarray]:
+        return self.quantization.ranges()
+
     def predict(self, batch: Batch) -> dict[str, np.ndarray]:
+        self.quantization.check_ranges()
         logits = self._predict(self._inputs(batch))
         return {name: x.numpy() for name, x in zip(OUTPUT_NAMES[self.head], logits, strict=True)}
 
@@ -90,6 +94,8 @@ class TensorFlowBackend(Backend):
     def train_step(self, batches: Sequence[Batch], learning_rate: float, seed: int) -> float:
         if self.optimizer is None:
             self.optimizer = AdamW(self.parameters, self.optimizer_settings)
+        if self.quantization.begin_step():
+            self._compile_gradients()
         losses, gradients = [], None
         for number, batch in enumerate(batches):
             step_seed = tf.constant([seed, number], tf.int32)
@@ -103,6 +109,7 @@ class TensorFlowBackend(Backend):
         if self.loss_scale.used:
             gradients = [gradient * (1.0 / self.loss_scale.value) for gradient in gradients]
         finite = self.optimizer.apply(gradients, learning_rate)
+        self.quantization.end_step(finite)
         loss = sum(losses) / len(losses)
         self.loss_scale.update(finite)
         if not finite and not self.loss_scale.used:
@@ -125,9 +132,11 @@ class TensorFlowBackend(Backend):
 
     def _compile(self) -> None:
         """Makes new graphs of prediction and gradients; each accepts any batch size and length."""
-        compiled = self.runtime.compile
-        self._predict = tf.function(self._predict_eagerly, reduce_retracing=True, jit_compile=compiled)
-        self._gradients = tf.function(self._gradients_eagerly, reduce_retracing=True, jit_compile=compiled)
+        self._predict = tf.function(self._predict_eagerly, reduce_retracing=True, jit_compile=self.runtime.compile)
+        self._compile_gradients()
+
+    def _compile_gradients(self) -> None:
+        self._gradients = tf.function(self._gradients_eagerly, reduce_retracing=True, jit_compile=self.runtime.compile)
 
     def _inputs(self, batch: Batch) -> dict[str, tf.Tensor]:
         with tf.device(self.device):
@@ -137,14 +146,14 @@ class TensorFlowBackend(Backend):
         return self.model(inputs["input_ids"], inputs["input_mask"], inputs["segment_ids"])
 
     def _predict_eagerly(self, inputs: dict[str, tf.Tensor]) -> tuple[tf.Tensor, ...]:
-        self.settings.training = False
+        self.settings.training, self.quantization.learning = False, False
         # Not in half precision, whose products of integers round, or overflow (float16 ends at 65504).
         self.quantization.exact = bool(self.quantization.quantizers) and self.settings.product_dtype == tf.float32
         return self._logits(inputs)
 
     def _gradients_eagerly(self, inputs: dict[str, tf.Tensor], seed: tf.Tensor, loss_factor: tf.Tensor):
         """The loss, and the gradient of loss_factor * loss, dense, in the order of the parameters."""
-        self.settings.training, self.quantization.exact = True, False
+        self.settings.training, self.quantization.learning, self.quantization.exact = True, True, False
         self.settings.seed = seed
         with tf.GradientTape() as tape:
             logits = self._logits(inputs)

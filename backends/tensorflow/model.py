@@ -104,7 +104,7 @@ class LayerNorm(tf.Module):
 
 
 class Embeddings(tf.Module):
-    """Sum of word, position and segment embeddings, normalized; never quantized."""
+    """Sum of word, position and segment embeddings, normalized."""
 
     def __init__(self, config: BertConfig, settings: Settings) -> None:
         super().__init__()
@@ -116,9 +116,12 @@ class Embeddings(tf.Module):
         self.norm = LayerNorm(size, config.layer_norm_eps, f"{self.scope}/LayerNorm", settings)
 
     def __call__(self, input_ids: tf.Tensor, segment_ids: tf.Tensor) -> tf.Tensor:  # [B, S] -> [B, S, H]
+        quantize = self.settings.quantization
         words = tf.gather(self.word_embeddings, input_ids)
+        words = quantize.rows(words, self.word_embeddings, f"{self.scope}/word_embeddings_quantizer")
         segments = tf.gather(self.token_type_embeddings, segment_ids)
         positions = self.position_embeddings[: tf.shape(input_ids)[1]]
+        positions = quantize.rows(positions, self.position_embeddings, f"{self.scope}/position_embeddings_quantizer")
         return self.settings.dropout(self.norm(words + segments + positions), self.rate)
 
 
@@ -161,8 +164,12 @@ class SelfAttention(tf.Module):
         probabilities = self.settings.precisely(lambda x: tf.nn.softmax(x, -1), scores)
         probabilities = self.settings.dropout(probabilities, self.rate)
         (probabilities,) = quantize(probabilities, [f"{scope}/matmul_a_input_quantizer"], (2, 3))
-        context = self.settings.matmul(probabilities, value)
-        return quantize.scaled(context, [f"{scope}/matmul_a_input_quantizer", f"{scope}/matmul_v_input_quantizer"])
+        operands = [f"{scope}/matmul_a_input_quantizer", f"{scope}/matmul_v_input_quantizer"]
+        if all(operand in quantize.quantizers for operand in operands):
+            context = self.settings.matmul(probabilities, value)
+        else:  # no product of integers, but what follows may be rounded to some
+            context = self.settings.precisely(self.settings.matmul, probabilities, value)
+        return quantize.scaled(context, operands)
 
 
 class AddNorm(tf.Module):
@@ -231,16 +238,33 @@ class Bert(tf.Module):
 
 
 class Pooler(tf.Module):
-    """The first token's output through a dense layer and tanh; never quantized by FasterTransformer's modes."""
+    """The first token's output through a dense layer and tanh."""
 
     def __init__(self, config: BertConfig, settings: Settings) -> None:
         super().__init__()
-        self.scope, self.settings = "bert/pooler/dense", settings
-        self.kernel = empty(config.hidden_size, config.hidden_size)
-        self.bias = empty(config.hidden_size)
+        self.scope, self.settings = "bert/pooler", settings
+        self.dense = Dense(config.hidden_size, config.hidden_size, f"{self.scope}/dense", settings)
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:  # [B, S, H] -> [B, H]
-        return tf.tanh(self.settings.matmul(x[:, 0], self.kernel) + self.bias)
+        (first,) = self.settings.quantization(x[:, :1], [f"{self.scope}/dense/input_quantizer"])
+        return self.settings.precisely(tf.tanh, self.dense(first))[:, 0]
+
+
+class Logits(tf.Module):
+    """The last layer of a head: x @ output_weights^T + output_bias, in float32 also in half precision."""
+
+    def __init__(self, size: int, outputs: int, scope: str, settings: Settings) -> None:
+        super().__init__()
+        self.scope, self.settings = scope, settings
+        self.output_weights = empty(outputs, size)
+        self.output_bias = empty(outputs)
+
+    def __call__(self, x: tf.Tensor) -> tf.Tensor:  # [B, S, H] -> [B, S, outputs]
+        quantize = self.settings.quantization
+        operands = [f"{self.scope}/output_{name}_quantizer".lstrip("/") for name in ("input", "weights")]
+        (x,) = quantize(x, operands[:1])
+        weights = quantize.weight(self.output_weights, operands[1])
+        return quantize.scaled(tf.einsum("bsh,lh->bsl", x, weights), operands) + self.output_bias
 
 
 class QuestionAnswering(tf.Module):
@@ -249,15 +273,12 @@ class QuestionAnswering(tf.Module):
     def __init__(self, config: BertConfig, settings: Settings) -> None:
         super().__init__()
         self.bert = Bert(config, settings)
-        self.scope = "cls/squad"
-        self.output_weights = empty(2, config.hidden_size)
-        self.output_bias = empty(2)
+        self.logits = Logits(config.hidden_size, 2, "cls/squad", settings)
 
     def __call__(
         self, input_ids: tf.Tensor, input_mask: tf.Tensor, segment_ids: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:  # -> start logits and end logits, [B, S] each
-        x = self.bert(input_ids, input_mask, segment_ids)
-        logits = tf.einsum("bsh,lh->bsl", x, self.output_weights) + self.output_bias  # [B, S, 2]
+        logits = self.logits(self.bert(input_ids, input_mask, segment_ids))  # [B, S, 2]
         return logits[..., 0], logits[..., 1]
 
 
@@ -268,15 +289,14 @@ class Classification(tf.Module):
         super().__init__()
         self.bert = Bert(config, settings)
         self.pooler = Pooler(config, settings)
-        self.scope, self.settings, self.rate = "", settings, config.hidden_dropout_prob
-        self.output_weights = empty(num_labels, config.hidden_size)
-        self.output_bias = empty(num_labels)
+        self.settings, self.rate = settings, config.hidden_dropout_prob
+        self.logits = Logits(config.hidden_size, num_labels, "", settings)
 
     def __call__(
         self, input_ids: tf.Tensor, input_mask: tf.Tensor, segment_ids: tf.Tensor
     ) -> tuple[tf.Tensor]:  # -> logits, [B, num_labels]
         x = self.settings.dropout(self.pooler(self.bert(input_ids, input_mask, segment_ids)), self.rate)
-        return (tf.matmul(x, self.output_weights, transpose_b=True) + self.output_bias,)
+        return (self.logits(x[:, None])[:, 0],)
 
 
 def parameters_by_name(model: tf.Module) -> dict[str, tf.Variable]:

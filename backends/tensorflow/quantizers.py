@@ -1,14 +1,12 @@
-"""Fake quantization in TensorFlow, equal to quantization/numerics.py to the bit, and the quantizers' switch."""
+"""Fake quantization in TensorFlow, equal to quantization/numerics.py to the bit."""
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
 
-from quantization.histogram import Observer
-from quantization.modes import Mode, enabled_quantizers, feeds_product
-from quantization.numerics import ZERO_AMAX, QuantizerSettings, check_amax, scale_of
+from backends.quantization import QuantizationState
+from quantization.numerics import ZERO_AMAX, QuantizerSettings, scale_of
 
 
 class Quantizer:
@@ -16,6 +14,7 @@ class Quantizer:
 
     def __init__(self, settings: QuantizerSettings, amax: np.ndarray, device: str) -> None:
         """amax: float32, () or (channels,) along the output axis of a kernel."""
+        self.straight_through = settings.straight_through
         self.key = (settings, amax.tobytes())  # equal keys give equal results
         self.per_channel = settings.axis is not None
         self.qmin, self.qmax = np.float32(settings.qmin), np.float32(settings.qmax)
@@ -40,7 +39,12 @@ class Quantizer:
         return tf.clip_by_value(tf.math.rint(x / self.divisor), self.qmin, self.qmax)
 
     def __call__(self, x: tf.Tensor) -> tf.Tensor:
-        return self._fake_quantize(x)
+        return self._straight_through(x) if self.straight_through else self._fake_quantize(x)
+
+    @property
+    def product_scale(self) -> tf.Tensor:
+        """The scale as a factor of a product's last axis."""
+        return tf.convert_to_tensor(self.scale)
 
     @tf.custom_gradient
     def _fake_quantize(self, x: tf.Tensor):
@@ -51,67 +55,68 @@ class Quantizer:
 
         return self.integers(x) * self.scale, backward
 
+    @tf.custom_gradient
+    def _straight_through(self, x: tf.Tensor):
+        """y = clip(rint(x / divisor), qmin, qmax) * scale; the gradient passes unchanged, also where values clip."""
+        return self.integers(x) * self.scale, lambda gradient: gradient
 
-class Quantization:
-    """The state of all quantizers of a model: off, fake-quantizing, or showing what they see to an observer."""
 
-    def __init__(self, device: str) -> None:
-        self.device = device
-        self.quantizers: dict[str, Quantizer] = {}
-        self.exact = False  # see Backend.predict
-        self.observer: Observer | None = None
-        self.lengths: np.ndarray | None = None  # of the batch that is observed; None: padding counts
+class FollowingQuantizer(Quantizer):
+    """One quantizer per tensor whose range is set anew for every tensor; the gradient passes it unchanged."""
 
-    def configure(self, mode: Mode | None, ranges: Mapping[str, np.ndarray], num_hidden_layers: int) -> None:
-        """Turns on the quantizers of `mode` with their amax, or all off."""
-        self.quantizers = {}
-        if mode is not None:
-            for scope, settings in enabled_quantizers(num_hidden_layers, mode).items():
-                # At a fixed scale the range is known, and none is stored.
-                amax = np.ones((), np.float32) if settings.fixed_scale else check_amax(ranges.get(scope), scope)
-                self.quantizers[scope] = Quantizer(settings, amax, self.device)
+    def __init__(self, settings: QuantizerSettings, device: str) -> None:
+        self.straight_through = True
+        self.key = settings
+        self.per_channel = False
+        self.qmin, self.qmax = np.float32(settings.qmin), np.float32(settings.qmax)
+        self.levels = self._constant(np.float32(settings.qmax), device)
 
-    def __call__(
-        self, x: tf.Tensor, scopes: Sequence[str], sequence_axes: tuple[int, ...] = (1,)
-    ) -> tuple[tf.Tensor, ...]:
-        """Passes one tensor through the quantizers of several consumers; equal quantizers compute once.
+    def set_range(self, amax: tf.Tensor) -> None:
+        """amax: float32, shape ()."""
+        scale, is_zero = amax / self.levels, amax < ZERO_AMAX
+        self.divisor = tf.where(is_zero, np.float32(np.inf), scale)
+        self.scale = tf.where(is_zero, np.float32(0.0), scale)
 
-        Args:
-            x: float32, any shape; `sequence_axes` are the axes that run over positions.
-            scopes: the quantizers that see x, one per consumer.
 
-        Returns:
-            One tensor per scope: fake-quantized, or x itself where the quantizer is off. In exact arithmetic an
-            operand of a matrix product comes as its integers, and `scaled` multiplies the product by the scales.
-        """
-        if self.observer is not None:
-            self.observer.observe(scopes, x.numpy(), self.lengths, sequence_axes)
-            return (x,) * len(scopes)
-        done: dict = {}
-        outputs = []
-        for scope in scopes:
-            quantizer = self.quantizers.get(scope)
-            if quantizer is None:
-                outputs.append(x)
-                continue
-            as_integers = self.exact and feeds_product(scope)
-            key = (quantizer.key, as_integers)
-            if key not in done:
-                done[key] = quantizer.integers(x) if as_integers else quantizer(x)
-            outputs.append(done[key])
-        return tuple(outputs)
+class AveragingQuantizer(FollowingQuantizer):
+    """One quantizer whose range is a moving average of the largest magnitudes it is shown."""
 
-    def weight(self, kernel: tf.Tensor, scope: str) -> tf.Tensor:
-        """The kernel, fake-quantized if its quantizer is on; its integers in exact arithmetic."""
-        quantizer = None if self.observer is not None else self.quantizers.get(scope)
-        if quantizer is None:
-            return kernel
-        kernel = tf.convert_to_tensor(kernel)
-        return quantizer.integers(kernel) if self.exact else quantizer(kernel)
+    def __init__(self, settings: QuantizerSettings, amax: np.ndarray, decay: float, device: str) -> None:
+        """amax: float32, shape (); NaN: the first magnitude takes its place."""
+        super().__init__(settings, device)
+        self.key = (settings, amax.tobytes())  # those shown the same tensors from the same amax on stay equal
+        self.rate = np.float32(1.0 - decay)
+        self.average = self._constant(amax, device)
 
-    def scaled(self, product: tf.Tensor, scopes: Sequence[str]) -> tf.Tensor:
-        """In exact arithmetic a product of integers times the scales of its operands' quantizers, else the product."""
-        if not self.exact or self.observer is not None:
-            return product
-        scales = [tf.convert_to_tensor(self.quantizers[scope].scale) for scope in scopes if scope in self.quantizers]
-        return product * math.prod(scales) if scales else product
+    def set_average(self, amax: np.ndarray) -> None:
+        self.average.assign(amax)
+
+    def move(self, largest: tf.Tensor) -> None:
+        """average -= (1 - decay) * (average - largest)"""
+        moved = self.average - self.rate * (self.average - largest)
+        self.average.assign(tf.where(tf.math.is_nan(self.average), largest, moved))
+
+
+class Quantization(QuantizationState):
+    """The quantizers of a model."""
+
+    def fixed(self, settings: QuantizerSettings, amax: np.ndarray) -> Quantizer:
+        return Quantizer(settings, amax, self.device)
+
+    def following(self, settings: QuantizerSettings) -> FollowingQuantizer:
+        return FollowingQuantizer(settings, self.device)
+
+    def averaging(self, settings: QuantizerSettings, amax: np.ndarray, decay: float) -> AveragingQuantizer:
+        return AveragingQuantizer(settings, amax, decay, self.device)
+
+    def tensor(self, parameter: tf.Variable) -> tf.Tensor:
+        return tf.convert_to_tensor(parameter)
+
+    def largest(self, x: tf.Tensor) -> tf.Tensor:
+        return tf.stop_gradient(tf.reduce_max(tf.abs(x)))
+
+    def array(self, x: tf.Tensor) -> np.ndarray:
+        return x.numpy()
+
+    def stack(self, scalars: Sequence[tf.Variable]) -> np.ndarray:
+        return tf.stack([tf.convert_to_tensor(scalar) for scalar in scalars]).numpy()

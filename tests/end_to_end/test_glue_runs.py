@@ -195,3 +195,17 @@ def test_classes_in_another_order_are_refused(place: Path) -> None:
 def test_a_model_without_a_trained_head_is_not_evaluated(place: Path) -> None:
     outcome = run("--backend=pytorch", *TASK, "--do_eval", "--output_dir=headless", cwd=place, script=run_glue)
     assert "has no output_weights, output_bias: the task's head was never trained" in outcome.error()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_q8bert_is_trained_saved_and_evaluated_from_its_int8_file(place: Path, backend: str) -> None:
+    """Ranges are found while training; the int8 file alone gives the predictions of the fp32 checkpoint."""
+    scheme, output = ["--quant_scheme=q8bert", "--ema_decay=0.5"], f"q8bert_{backend}"
+    flags = ["--do_train", "--do_eval", "--max_steps=4", "--save_steps=2", f"--output_dir={output}"]
+    glue(f"--backend={backend}", *TASK, *scheme, *flags, cwd=place)
+    predicted = json.loads((place / output / "predictions_dev.json").read_text())
+    assert saved(place / output / "model.ckpt-4").ranges
+    again = [f"--init_checkpoint={output}", "--load_quantized_model", "--do_eval", f"--output_dir={output}_int8"]
+    files = ["--vocab_file=bert/vocab.txt", "--bert_config_file=bert/bert_config.json"]
+    glue(f"--backend={backend}", *TASK, *scheme, *files, *again, cwd=place)
+    assert json.loads((place / f"{output}_int8/predictions_dev.json").read_text()) == predicted
