@@ -104,7 +104,7 @@ def test_no_dev_sentence_resembles_a_train_sentence() -> None:
 def test_no_label_has_most_of_the_long_sentences() -> None:
     lengths = {label: [len(s.split()) for s, other in read(TRAIN) if other == label] for label in LABELS}
     means = [sum(values) / len(values) for values in lengths.values()]
-    assert abs(means[0] - means[1]) < 1.0
+    assert abs(means[0] - means[1]) < 1.5
 
 
 def test_bag_of_words_learns_something_but_not_all() -> None:
