@@ -99,9 +99,9 @@ def main(argv: list[str]) -> None:
 
     # One backend fine-tunes, the other takes its checkpoint over and trains on: a checkpoint belongs to neither.
     learn = f"{QUESTIONS} {LEARN_QUESTIONS}"
-    first = demo.run("questions: fine-tune", "pytorch", learn.format(rate="2e-4", epochs=6), model, "run_squad.py")
+    first = demo.run("questions: fine-tune", "pytorch", learn.format(rate="2e-4", epochs=4), model, "run_squad.py")
     start = latest_checkpoint(first.folder)
-    second = demo.run("questions: train on", "tensorflow", learn.format(rate="3e-5", epochs=1), start, "run_squad.py")
+    second = demo.run("questions: train on", "tensorflow", learn.format(rate="3e-5", epochs=0.5), start, "run_squad.py")
     start = latest_checkpoint(second.folder)
     demo.on_both("questions: fp32", QUESTIONS, start, "run_squad.py")
     demo.on_both("questions: int8 ft2", f"{QUESTIONS} {CALIBRATE}", start, "run_squad.py")
