@@ -49,9 +49,10 @@ def distillation_loss(
     teacher = [inputs[f"teacher_{name}"] for name in OUTPUT_NAMES[head]]
     if "label_values" in inputs:
         return F.mse_loss(student[0], teacher[0])
-    padding, size = 0.0, float(teacher[0].shape[-1])
     if head == QUESTION_ANSWERING:
         padding, size = (1.0 - inputs["input_mask"].float()) * MASK_VALUE, settings.sequence_length
+    else:
+        padding, size = 0.0, float(student[0].shape[-1])
     total = torch.zeros((), device=inputs["input_mask"].device)
     for student_logits, teacher_logits in zip(student, teacher, strict=True):
         student_logits = student_logits / settings.temperature + padding

@@ -49,9 +49,10 @@ def distillation_loss(
     teacher = [inputs[f"teacher_{name}"] for name in OUTPUT_NAMES[head]]
     if "label_values" in inputs:
         return tf.reduce_mean(tf.square(student[0] - teacher[0]))
-    padding, size = 0.0, float(teacher[0].shape[-1])
     if head == QUESTION_ANSWERING:
         padding, size = (1.0 - tf.cast(inputs["input_mask"], tf.float32)) * MASK_VALUE, settings.sequence_length
+    else:
+        padding, size = 0.0, float(student[0].shape[-1])
     total = tf.zeros(())
     for student_logits, teacher_logits in zip(student, teacher, strict=True):
         student_logits = student_logits / settings.temperature + padding
