@@ -1,4 +1,4 @@
-"""Plain commands of the two scripts, run one after the other, and what they wrote: for the demo and for tables."""
+"""Plain run_squad.py commands, run one after the other, and what they wrote: for the demo and the table of results."""
 
 import json
 import shlex
@@ -17,17 +17,16 @@ _SHOWN = ("error", "warning", "loss", "saved", "predicted", "ranges found")
 
 @dataclass
 class Command:
-    """One command: its name in a table, its backend, its further flags, its output folder and its script."""
+    """One command: its name in a table, its backend, its further flags and its output folder."""
 
     name: str
     backend: str
     flags: str
     folder: Path
-    script: str = "run_squad.py"
 
     def run(self) -> None:
         """Runs the command; its log goes to a file beside its results, its errors to the terminal."""
-        words = [self.script, f"--backend={self.backend}", *shlex.split(self.flags)]
+        words = ["run_squad.py", f"--backend={self.backend}", *shlex.split(self.flags)]
         words.append(f"--output_dir={self.folder}")
         print(f"\n$ python {shlex.join(words)}", flush=True)
         self.folder.mkdir(parents=True, exist_ok=True)
