@@ -16,7 +16,7 @@ from quantization.modes import Mode, all_quantizers, feeds_product, is_calibrate
 from quantization.numerics import QuantizerSettings, check_amax
 from twinquant.errors import UserError
 
-NOT_FOUND = np.float32(np.nan)
+NOT_FOUND = np.asarray(np.nan, np.float32)
 """A moving average before its first value."""
 
 

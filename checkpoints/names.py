@@ -81,7 +81,14 @@ _DENSE_QUANTIZERS = (
     ("input_quantizer", "_input_quantizer"),
     ("aftergemm_quantizer", "_aftergemm_quantizer"),
 )
-_FINAL_SCOPE, _FINAL_MODULE = "bert/final_input_quantizer", "bert.encoder.final_input_quantizer"
+# Quantizers outside the encoder's layers. Those of q8bert, which FasterTransformer has not, are named alike.
+_OTHER_QUANTIZERS = {
+    "bert/final_input_quantizer": "bert.encoder.final_input_quantizer",
+    "bert/pooler/dense/input_quantizer": "bert.pooler.dense._input_quantizer",
+    "output_input_quantizer": "classifier._input_quantizer",
+    "cls/squad/output_input_quantizer": "qa_outputs._input_quantizer",
+}
+_OTHER_MODULES = {module: scope for scope, module in _OTHER_QUANTIZERS.items()}
 
 
 def canonical_name(hf_name: str) -> tuple[str, bool] | None:
@@ -167,8 +174,8 @@ def quantizer_scope(module: str) -> str | None:
     bert/encoder/layer_0/attention/self/query/kernel_quantizer.
     """
     module = _without_wrapping(module)
-    if module == _FINAL_MODULE:
-        return _FINAL_SCOPE
+    if module in _OTHER_MODULES:
+        return _OTHER_MODULES[module]
     if not re.fullmatch(r"bert\.encoder\.layer\.\d+\.(\w+\.)+\w*_quantizer", module):
         return None
     parent, _, last = module.rpartition(".")
@@ -178,8 +185,8 @@ def quantizer_scope(module: str) -> str | None:
 
 def quantizer_module(scope: str) -> str | None:
     """The FasterTransformer PyTorch module of a canonical quantizer scope; None if the scope is not one."""
-    if scope == _FINAL_SCOPE:
-        return _FINAL_MODULE
+    if scope in _OTHER_QUANTIZERS:
+        return _OTHER_QUANTIZERS[scope]
     if not re.fullmatch(r"bert/encoder/layer_\d+/(\w+/)+\w*_quantizer", scope):
         return None
     parent, _, last = scope.rpartition("/")

@@ -159,7 +159,7 @@ class Run:
         logger.info("training %d steps from step %d", total, self.resume_step)
         loop.run(self.resume_step)
         self.tensors = self.backend.tensors()
-        self.ranges |= self.backend.ranges()
+        self.ranges = self._ranges_now()
         self._save_twin_file()
 
     def predict(self) -> dict[str, float]:
@@ -175,9 +175,7 @@ class Run:
         settings = self.settings
         scores: dict[str, float] = {}
         for step in self.folder.steps():
-            checkpoint = load_checkpoint(str(self.folder.path(step)))
-            self.use_checkpoint(checkpoint)
-            self._quantize(checkpoint.source)
+            self.use_checkpoint(load_checkpoint(str(self.folder.path(step))))
             folder = Path(settings.output_dir) / f"evaluation-{step}"
             found = self.score(self.backend, folder, labeled_only=True)
             self.task.write_scores(found, folder)
@@ -216,11 +214,17 @@ class Run:
             scores |= prediction_set.finish(outputs, folder)
         return scores
 
+    def _ranges_now(self) -> dict[str, np.ndarray]:
+        """The ranges that belong to the backend's weights: where training finds them, those alone."""
+        return (self.backend.ranges() if self.mode.learns_ranges else {}) or self.ranges
+
     def use_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Puts another trained model of the same config into the backend."""
         self.ranges = dict(checkpoint.ranges)
         self.tensors = self._complete_tensors(checkpoint, self.config, new_head_allowed=False)
         self.backend.load(self.tensors)
+        # With its own ranges: those of the model that was there before would be saved with its weights.
+        self._quantize(checkpoint.source)
 
     def load_other_model(self, checkpoint: Checkpoint) -> Backend:
         """A backend of its own with another fine-tuned model that reads the same input, such as a teacher."""
@@ -239,7 +243,7 @@ class Run:
         lower = {"do_lower_case": str(self.settings.do_lower_case).lower()}
         return Checkpoint(
             tensors=self.backend.tensors(),
-            ranges=self.ranges | self.backend.ranges(),
+            ranges=self._ranges_now(),
             config=self.config,
             source=self.checkpoint.source,
             vocab_file=self.vocab_file,
@@ -388,8 +392,8 @@ class Run:
     def _quantize(self, source: str, training: bool = False) -> None:
         """Turns fake quantization on under --if_quant, off without."""
         if self.settings.if_quant:
-            if self.mode.learns_ranges and not self.ranges and training:
-                selected = {}  # training finds them
+            if self.mode.learns_ranges and training and not self.resume_step:
+                selected = {}  # training finds them; ranges that a calibration left are of another scheme
             else:
                 selected = select_ranges(self.ranges, self.tensors, self.mode, source)
             self.backend.set_quantization(self.mode, selected, self.resume_step if training else 0)

@@ -222,3 +222,19 @@ def test_both_backends_take_the_same_steps(both_backends):
         np.testing.assert_allclose(amax, runs[1][1][scope], rtol=1e-4, err_msg=scope)
     for name, array in runs[0][2].items():
         np.testing.assert_allclose(array, runs[1][2][name], atol=5e-4, err_msg=name)
+
+
+@pytest.mark.slow
+def test_compiled_models_take_the_same_steps(backend_name):
+    """XLA and torch.compile must move the averages too, and notice when a quantizer starts."""
+    data = [labeled_batch(CLASSIFICATION, seed) for seed in range(3)]
+    runs = []
+    for compiled in (False, True):
+        runtime = RuntimeSettings(compile=compiled, dropout=False)
+        backend = make(backend_name, quantized=mode(start_step=1, head_start=2), runtime=runtime)
+        losses = [backend.train_step([batch], 1e-3, step) for step, batch in enumerate(data)]
+        runs.append((losses, backend.ranges(), backend.predict(data[0])["logits"]))
+    np.testing.assert_allclose(runs[0][0], runs[1][0], rtol=1e-5)
+    np.testing.assert_allclose(runs[0][2], runs[1][2], atol=1e-4)
+    for scope, amax in runs[0][1].items():
+        np.testing.assert_allclose(runs[1][1][scope], amax, rtol=1e-5, err_msg=scope)

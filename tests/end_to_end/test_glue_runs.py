@@ -8,6 +8,7 @@ import pytest
 from small_runs import BACKENDS, Outcome, checkpoint_files, run, saved, succeed, write_google_folder
 
 import run_glue
+from checkpoints.q8bert_file import FILE_NAME, read_q8bert
 
 WORDS = "water river bridge stone engine museum village market winter garden letter music island forest".split()
 MRPC_HEADER = "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String"
@@ -209,3 +210,26 @@ def test_q8bert_is_trained_saved_and_evaluated_from_its_int8_file(place: Path, b
     files = ["--vocab_file=bert/vocab.txt", "--bert_config_file=bert/bert_config.json"]
     glue(f"--backend={backend}", *TASK, *scheme, *files, *again, cwd=place)
     assert json.loads((place / f"{output}_int8/predictions_dev.json").read_text()) == predicted
+
+
+def test_the_int8_file_holds_the_best_model_with_its_own_ranges(place: Path) -> None:
+    """Not the best weights with the last step's ranges: both are those of model.ckpt-best."""
+    flags = ["--do_train", "--do_eval", "--max_steps=4", "--evaluate_during_training", "--eval_steps=1"]
+    flags += ["--load_best_model_at_end", "--quant_scheme=q8bert", "--ema_decay=0.5", "--output_dir=q8bert_best"]
+    glue("--backend=pytorch", *TASK, *flags, cwd=place)
+    best, int8 = saved(place / "q8bert_best/model.ckpt-best"), read_q8bert(place / "q8bert_best" / FILE_NAME)
+    evaluations = json.loads((place / "q8bert_best/evaluations.json").read_text())
+    assert max(evaluations, key=lambda entry: entry["score"])["step"] < 4, "the best must not be the last"
+    for scope, amax in best.ranges.items():
+        np.testing.assert_allclose(int8.ranges[scope], amax, rtol=1e-6, err_msg=scope)
+
+
+def test_ranges_of_a_calibration_are_not_taken_into_q8bert(place: Path) -> None:
+    checkpoint = fine_tune(place, "pytorch")
+    start = ["--backend=pytorch", *TASK]
+    calibrate = [f"--init_checkpoint={checkpoint}", "--do_calib", "--calib_batch=2", "--output_dir=calibrated"]
+    glue(*start, *calibrate, cwd=place)
+    flags = ["--init_checkpoint=calibrated/model.ckpt-calibrated", "--quant_scheme=q8bert", "--do_train"]
+    glue(*start, *flags, "--max_steps=2", "--output_dir=q8bert_from_calibrated", cwd=place)
+    found = saved(place / "q8bert_from_calibrated/model.ckpt-2").ranges
+    assert found and not any("aftergemm" in scope for scope in found)
