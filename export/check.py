@@ -1,0 +1,157 @@
+"""A model under onnxruntime beside its checkpoint under a backend: the same rows through both, and what differs."""
+
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from backends import create_backend
+from backends.base import Backend, Batch
+from checkpoints.names import CLASSIFICATION
+from export.embeddings import rounded_tables
+from export.settings import ExportSettings
+from export.source import Source
+from tasks.base import Outputs, PredictionSet, Task
+from training.prediction import Predictor, predict_all
+
+
+@dataclass
+class Comparison:
+    """How far a model and its reference are apart on the same rows.
+
+    largest, mean: of the absolute differences of logits at tokens. relative: the mean difference as a share of what
+    `relative_to` says; None where it was not measured. answers, equal_answers: counts, and scores, of the model and of
+    the reference; main_scores: the task's main score of both, in points of 100; empty or None without data.
+    """
+
+    rows: int
+    largest: float
+    mean: float
+    relative: float | None = None
+    relative_to: str = ""
+    answers: int = 0
+    equal_answers: int = 0
+    model_scores: dict[str, float] = field(default_factory=dict)
+    reference_scores: dict[str, float] = field(default_factory=dict)
+    main_scores: tuple[float, float] | None = None
+
+    @property
+    def equal_percent(self) -> float:
+        """Equal answers in percent; 100 where there are none."""
+        return 100.0 * self.equal_answers / self.answers if self.answers else 100.0
+
+    @property
+    def score_difference(self) -> float:
+        """Difference of the main scores in points of 100; 0 where there are none."""
+        return abs(self.main_scores[0] - self.main_scores[1]) if self.main_scores is not None else 0.0
+
+
+def make_reference(source: Source, settings: ExportSettings, backend_name: str) -> Backend:
+    """The checkpoint under a backend, computing what the model is meant to: same mode, weight bits and embeddings.
+
+    For an int8-dynamic model that is the float model: backends find no ranges at run time.
+    """
+    backend = create_backend(backend_name, source.config, source.head, num_labels=source.num_labels)
+    backend.load(rounded_tables(source.tensors) if settings.int8_embeddings else source.tensors)
+    mode = settings.effective_mode
+    if mode is not None:
+        backend.set_quantization(mode, source.ranges(mode))
+    return backend
+
+
+def random_batches(source: Source, seed: int = 0) -> list[Batch]:
+    """Random tokens in shapes that differ: one row, an odd length, rows with padding, a row of two tokens."""
+    rng = np.random.default_rng(seed)
+    longest = min(64, source.config.max_position_embeddings)
+    batches: list[Batch] = []
+    for lengths in ((longest,), (max(2, longest // 2 - 1), 2, longest // 3), (longest, longest - 1, longest // 2)):
+        width = max(lengths)
+        mask = (np.arange(width) < np.array(lengths)[:, None]).astype(np.int32)
+        ids = rng.integers(0, source.config.vocab_size, mask.shape).astype(np.int32) * mask
+        segments = (np.arange(width) > width // 3).astype(np.int32) * mask % source.config.type_vocab_size
+        batches.append({"input_ids": ids, "input_mask": mask, "segment_ids": segments})
+    return batches
+
+
+def compare_on_batches(
+    model: Predictor, reference: Backend, settings: ExportSettings, batches: Sequence[Batch]
+) -> Comparison:
+    """Compares logits.
+
+    Of a quantized model `relative` is the mean difference as a share of what fake quantization changes in the reference
+    or, of an int8-dynamic one, of the logits' standard deviation.
+    """
+    expected = [reference.predict(batch) for batch in batches]
+    differences = _all_differences([model.predict(batch) for batch in batches], expected, batches)
+    comparison = Comparison(
+        sum(len(batch["input_ids"]) for batch in batches), float(differences.max()), float(differences.mean())
+    )
+    if settings.mode is not None:
+        reference.set_quantization(None, {})
+        moved = _all_differences([reference.predict(batch) for batch in batches], expected, batches).mean()
+        comparison.relative, comparison.relative_to = _ratio(comparison.mean, moved), "what quantization changes"
+    elif settings.precision == "int8-dynamic":
+        spread = np.concatenate([logits.ravel() for outputs in expected for logits in outputs.values()]).std()
+        comparison.relative, comparison.relative_to = _ratio(comparison.mean, spread), "the logits' spread"
+    return comparison
+
+
+def compare_on_task(model: Predictor, reference: Predictor, task: Task, batch_size: int, longest: int) -> Comparison:
+    """Compares logits, answers and scores on all labeled prediction sets of a task; `longest`: max_seq_length."""
+    differences = []
+    comparison = Comparison(0, 0.0, 0.0)
+    for prediction_set in task.prediction_sets():
+        features = prediction_set.features()
+        ours, expected = (predict_all(one, features, batch_size, longest, quiet=True) for one in (model, reference))
+        for name in expected:
+            for one, other, length in zip(ours[name], expected[name], features.lengths, strict=True):
+                differences.append(np.abs(one - other)[: None if task.head == CLASSIFICATION else length])
+        comparison.rows += len(features)
+        (answers, scores), (expected_answers, expected_scores) = (
+            _finish(prediction_set, outputs) for outputs in (ours, expected)
+        )
+        comparison.answers += len(expected_answers)
+        comparison.equal_answers += sum(answers.get(key) == value for key, value in expected_answers.items())
+        comparison.model_scores |= scores
+        comparison.reference_scores |= expected_scores
+    joined = np.concatenate(differences)
+    comparison.largest, comparison.mean = float(joined.max()), float(joined.mean())
+    if comparison.model_scores:
+        points = 100.0 if task.head == CLASSIFICATION else 1.0  # SQuAD's scores are percentages already
+        comparison.main_scores = (
+            points * task.main_score(comparison.model_scores),
+            points * task.main_score(comparison.reference_scores),
+        )
+    return comparison
+
+
+def _finish(prediction_set: PredictionSet, outputs: Outputs) -> tuple[dict[object, object], dict[str, float]]:
+    """The answers by id or number, as the task itself writes them, and the scores."""
+    answers: dict[object, object] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        scores = prediction_set.finish(outputs, Path(folder))
+        for path in sorted(Path(folder).glob("predictions*.json")):
+            content = json.loads(path.read_text(encoding="utf-8"))
+            listed = content.get("predictions") if "labels" in content else None
+            answers |= dict(enumerate(listed)) if isinstance(listed, list) else content
+    return answers, scores
+
+
+def _all_differences(
+    found: Sequence[Mapping[str, np.ndarray]], expected: Sequence[Mapping[str, np.ndarray]], batches: Sequence[Batch]
+) -> np.ndarray:
+    """Absolute differences of all logits at tokens; those at padding mean nothing."""
+    parts = []
+    for ours, theirs, batch in zip(found, expected, batches, strict=True):
+        tokens = batch["input_mask"] > 0
+        for name in theirs:
+            difference = np.abs(ours[name] - theirs[name])
+            parts.append(difference[tokens] if difference.shape == tokens.shape else difference.ravel())
+    return np.concatenate(parts)
+
+
+def _ratio(value: float, whole: float) -> float:
+    return value / max(float(whole), 1e-12)

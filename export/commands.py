@@ -1,0 +1,160 @@
+"""What the commands do: `onnx` and `check`."""
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from export.cpu import has_vnni
+from export.data import make_task, max_seq_length
+from export.flags import Arguments, parse_check_flags, parse_onnx_flags
+from export.folder import model_path, publish, staged
+from export.metadata import describe_model
+from export.model import build_model
+from export.model_file import LARGEST_MESSAGE, write_model
+from export.rules import check_rules
+from export.runtime import read_model
+from export.settings import ExportSettings
+from export.source import Source, load_source
+from export.verdict import Verdict
+from export.verify import CheckSettings, installed_backend, verify
+from tasks.base import Task
+from twinquant.errors import UserError
+from twinquant.files import write_json_atomically
+from twinquant.messages import set_up_messages
+
+logger = logging.getLogger("twinquant")
+
+Check = Callable[[Path], Verdict]
+
+
+def run_onnx(argv: list[str]) -> int:
+    """`python -m export onnx`: writes and checks a model; UserError where it fails the check."""
+    arguments = parse_onnx_flags(argv)
+    set_up_messages(verbose=False)
+    _say_notes(arguments)
+    source = load_source(arguments["checkpoint"], arguments["task"], arguments["bert_config_file"])
+    settings = choose_settings(arguments, source)
+    task = _make_task(arguments, source, arguments["check_data"], arguments["check_examples"])
+    check = None
+    if arguments["check"]:
+        check = partial(_check_written, source=source, task=task, arguments=arguments, settings=settings)
+    written = export_model(source, settings, arguments["output"], check)
+    for path in written:
+        print(f"wrote {path} ({path.stat().st_size / 1e6:.2f} MB)")
+    return 0
+
+
+def run_check(argv: list[str]) -> int:
+    """`python -m export check`: prints the report; 1 where the model fails."""
+    arguments = parse_check_flags(argv)
+    set_up_messages(verbose=False)
+    _say_notes(arguments)
+    path = model_path(arguments["model"])
+    if not path.is_file():
+        raise UserError(
+            f"--model names {path}, which is not a file; expected a model that `python -m export onnx` wrote"
+        )
+    _, metadata = read_model(path)
+    source = load_source(arguments["checkpoint"], metadata["task"], arguments["bert_config_file"])
+    task = _make_task(arguments, source, arguments["data"], arguments["max_examples"])
+    check = _check_settings(arguments, source)
+    bounds = arguments.bounds(metadata["precision"])
+    verdict = verify(path, source, check, bounds, task)
+    if arguments["json_summary"] is not None:
+        write_json_atomically(arguments["json_summary"], verdict.to_dict())
+    print("\n".join(verdict.lines()))
+    return 1 if verdict.failures else 0
+
+
+def export_model(
+    source: Source, settings: ExportSettings, output: str | Path, check: Check | None = None
+) -> list[Path]:
+    """Writes a model and the files beside it; returns their paths.
+
+    Args:
+        output: a path that ends in .onnx, or a folder.
+        check: given the model's temporary path; the model gets its name only if the verdict has no failures.
+
+    Raises UserError where the ranges do not fit, the place cannot be written, or the check fails.
+    """
+    mode = settings.effective_mode
+    ranges = source.ranges(mode) if mode is not None else {}
+    metadata = describe_model(source, settings, ranges)
+    model = build_model(
+        source.tensors, source.config, source.head, source.num_labels, settings, ranges, metadata.props()
+    )
+    if settings.target != "onnxruntime" and settings.precision == "int8":
+        check_rules(model.proto.graph, model.constants, settings.target)
+    path = model_path(output)
+    with staged(path) as temporary:
+        names = write_model(temporary, model, LARGEST_MESSAGE)
+        if len(names) > 1:
+            logger.info("the model is larger than 2 GB: its weights are in %s beside it, keep both together", names[0])
+        verdict = check(temporary) if check is not None else None
+        if verdict is not None and verdict.failures:
+            raise UserError(f"{path} was not written, it fails its check: {'; '.join(verdict.failures)}")
+        return publish(temporary, names, path, source)
+
+
+def choose_settings(arguments: Arguments, source: Source) -> ExportSettings:
+    """The settings that the flags, the checkpoint and the CPU lead to; says what it chose."""
+    precision, target = arguments["precision"], arguments["target"]
+    quantized = precision != "fp32"
+    mode = source.choose_mode(arguments["quant_mode"]) if precision == "int8" else None
+    if mode is not None and target == "tensorrt" and mode.name == "ort":
+        raise UserError(
+            f"{source.name} is calibrated for mode ort, whose unsigned integers TensorRT lacks; use ft1 or trt"
+        )
+    vnni = has_vnni(arguments["cpu"])
+    reduce_range = arguments["reduce_range"]
+    if reduce_range is None:
+        reduce_range = quantized and target == "onnxruntime" and not vnni
+        if reduce_range:
+            which = "this CPU" if arguments["cpu"] == "this" else arguments["cpu"]
+            logger.info(
+                "%s has no VNNI, and 8-bit weights would saturate: weights get 7 bits (--noreduce_range keeps 8, exact "
+                "with the session option session.x64quantprecision=1)", which,
+            )  # fmt: skip
+    settings = ExportSettings(
+        precision=precision,
+        mode=mode,
+        target=target,
+        portable=arguments["portable"],
+        int8_embeddings=arguments["int8_embeddings"],
+        reduce_range=reduce_range,
+        # Only the default form of int8 depends on it; elsewhere equal models shall say equal things of themselves.
+        vnni=vnni or precision != "int8" or target != "onnxruntime" or arguments["portable"],
+    )
+    logger.info("exporting %s: %s", source.name, settings.describe())
+    return settings
+
+
+def _check_written(
+    path: Path, source: Source, task: Task | None, arguments: Arguments, settings: ExportSettings
+) -> Verdict:
+    if arguments["backend"] is None and installed_backend() is None:
+        logger.info("the model is not compared with its checkpoint: neither torch nor tensorflow is installed")
+    bounds = arguments.bounds(settings.precision)
+    verdict = verify(path, source, _check_settings(arguments, source), bounds, task)
+    for line in verdict.lines():
+        logger.info("%s", line)
+    return verdict
+
+
+def _make_task(arguments: Arguments, source: Source, data: str | None, examples: int | None) -> Task | None:
+    return None if data is None else make_task(arguments, source, data, examples)
+
+
+def _check_settings(arguments: Arguments, source: Source) -> CheckSettings:
+    return CheckSettings(
+        backend=arguments["backend"],
+        batch_size=arguments["predict_batch_size"],
+        max_seq_length=max_seq_length(arguments, source),
+        threads=arguments["threads"],
+    )
+
+
+def _say_notes(arguments: Arguments) -> None:
+    for note in arguments.notes:
+        logger.info("%s", note)

@@ -1,0 +1,59 @@
+"""The data of a check as a task: a SQuAD file, or a GLUE task's folder."""
+
+from pathlib import Path
+
+from checkpoints.names import CLASSIFICATION
+from export.flags import Arguments
+from export.source import Source
+from tasks.base import Task
+from twinquant.errors import UserError
+
+_DEFAULT_LENGTHS = {True: 128, False: 384}  # of a classification, of question answering
+
+
+def max_seq_length(arguments: Arguments, source: Source) -> int:
+    """--max_seq_length or its default, at most the model's positions."""
+    length = arguments["max_seq_length"] or _DEFAULT_LENGTHS[source.head == CLASSIFICATION]
+    return min(length, source.config.max_position_embeddings)
+
+
+def make_task(arguments: Arguments, source: Source, data: str, examples: int | None) -> Task:
+    """The task that the head is for, on that data, its first `examples`; UserError for what does not fit."""
+    vocab_file = arguments["vocab_file"] or source.checkpoint.vocab_file
+    if vocab_file is None:
+        raise UserError(f"--vocab_file is required: {source.name} has no vocab.txt beside it")
+    lower = arguments["do_lower_case"]
+    if lower is None:
+        lower = source.checkpoint.metadata.get("do_lower_case", "true") == "true"
+    shared = {
+        "vocab_file": Path(vocab_file),
+        "do_lower_case": lower,
+        "max_seq_length": max_seq_length(arguments, source),
+        "max_position_embeddings": source.config.max_position_embeddings,
+        "vocab_size": source.config.vocab_size,
+    }
+    if source.head == CLASSIFICATION:
+        return _classification(arguments, source, data, examples, shared)
+    if arguments["task_name"] is not None:
+        raise UserError(f"--task_name={arguments['task_name']} is for classification; {source.name} answers questions")
+    from tasks.squad import SquadTask
+
+    names = ("doc_stride", "max_query_length", "n_best_size", "max_answer_length", "version_2_with_negative",
+             "null_score_diff_threshold")  # fmt: skip
+    own = {name: arguments[name] for name in names}
+    return SquadTask(predict_file=data, max_predict_examples=examples, **shared, **own)
+
+
+def _classification(arguments: Arguments, source: Source, data: str, examples: int | None, shared: dict) -> Task:
+    if arguments["task_name"] is None:
+        raise UserError(f"--task_name is required: the GLUE task of {data}")
+    from tasks.classification import ClassificationTask
+    from tasks.glue import GlueSource
+
+    glue = GlueSource(arguments["task_name"], data, source.label_names)
+    task = ClassificationTask(source=glue, max_eval_samples=examples, **shared)
+    if task.num_labels != source.num_labels:
+        raise UserError(
+            f"--task_name={arguments['task_name']} has {task.num_labels} labels, {source.name} has {source.num_labels}"
+        )
+    return task

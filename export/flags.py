@@ -1,0 +1,178 @@
+"""The flags of `python -m export`: one table per command."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from backends import BACKEND_NAMES
+from export.cpu import CPUS
+from export.settings import PRECISIONS, TARGETS
+from export.source import TASK_HEADS
+from export.verdict import Bounds
+from quantization.modes import MODE_NAMES
+from twinquant.errors import UserError
+from twinquant.flags import Flag, ParsedFlags, parse_flags
+
+ONNX_HEAD = r"""
+python -m export onnx: write a checkpoint as an ONNX model, check it, and leave it only if it passes.
+
+  python -m export onnx --checkpoint=out/ptq/model.ckpt-calibrated --output=onnx/int8 --precision=int8
+
+writes onnx/int8/model.onnx with config.json and the tokenizer's files, so that optimum and
+transformers load the folder. The checkpoint may be a TensorFlow checkpoint's prefix, a Hugging Face
+folder, or a FasterTransformer state dict; equal weights give equal bytes. Neither tensorflow nor
+torch is needed to write a model; either is needed to compare it with its checkpoint.
+"""
+CHECK_HEAD = r"""
+python -m export check: run an exported model under onnxruntime and its checkpoint under a backend, on
+the same data, and say what differs. Exit code 1 where a bound is broken.
+
+  python -m export check --model=onnx/int8/model.onnx --checkpoint=out/ptq/model.ckpt-calibrated \
+      --data=dev-v1.1.json --max_examples=500
+
+  python -m export check --model=onnx/mrpc --checkpoint=out/mrpc/model.ckpt-343 --data=glue/MRPC --task_name=MRPC
+
+Without --data random tokens are compared.
+"""
+
+# fmt: off
+_CHECKPOINT = (
+    Flag("checkpoint", str, None, "model and checkpoints", "Required: the checkpoint, in any form that the scripts' "
+         "--init_checkpoint takes.", metavar="PATH"),
+    Flag("bert_config_file", str, None, "model and checkpoints", "The model's configuration, where none lies beside "
+         "the checkpoint.", metavar="FILE"),
+    Flag("task", str, "auto", "model and checkpoints", "Which head is meant, where the checkpoint has two.",
+         choices=("auto", *TASK_HEADS)),
+)
+
+_CHECKING = (
+    Flag("backend", str, None, "runtime", "The framework of the checkpoint's side. When not given: pytorch if it is "
+         "installed, else tensorflow.", choices=BACKEND_NAMES),
+    Flag("threads", int, 0, "runtime", "Threads of onnxruntime; 0: one per core.", within="[0, inf)"),
+    Flag("task_name", str, None, "data", "Of classification: the GLUE task of the data.", metavar="NAME"),
+    Flag("vocab_file", str, None, "data", "The vocabulary, where none lies beside the checkpoint.", metavar="FILE"),
+    Flag("do_lower_case", bool, None, "data", "Lower-case the text. When not given: as the checkpoint's files say, "
+         "else on."),
+    Flag("max_seq_length", int, None, "data", "Length of a window of SQuAD (384 when not given) or of a row of GLUE "
+         "(128); at most the model's.", within="[6, inf)"),
+    Flag("doc_stride", int, 128, "data", "SQuAD: tokens between the starts of two windows.", within="[1, inf)"),
+    Flag("max_query_length", int, 64, "data", "SQuAD: longer questions are cut to this many tokens.",
+         within="[1, inf)"),
+    Flag("max_answer_length", int, 30, "data", "SQuAD: longest answer, in word pieces.", within="[1, inf)"),
+    Flag("n_best_size", int, 20, "data", "SQuAD: number of candidate answers per question.", within="[1, inf)"),
+    Flag("version_2_with_negative", bool, False, "data", "The data is SQuAD 2.0."),
+    Flag("null_score_diff_threshold", float, 0.0, "data", "SQuAD 2.0: as of run_squad.py."),
+    Flag("predict_batch_size", int, 8, "data", "Rows per step.", within="[1, inf)"),
+    Flag("max_logit_difference", float, None, "prediction", "fp32: the most that a logit may differ. When not given: "
+         f"{Bounds.max_logit_difference:g}.", within="[0, inf)"),
+    Flag("max_layer_difference", float, None, "prediction", "int8: the most that a layer, given the same input, may "
+         "differ on the mean, as a share of what quantization changes in it. When not given: "
+         f"{Bounds.max_layer_difference:g}.", within="[0, inf)"),
+    Flag("min_equal_answers", float, None, "prediction", "int8 on data: the least percentage of equal answers. When "
+         f"not given: {Bounds.min_equal_answers:g} of int8; 0 of int8-dynamic, which is compared with the float model.",
+         within="[0, 100]"),
+    Flag("max_score_difference", float, None, "prediction", "int8 on data: the most that the main score (F1, accuracy) "
+         f"may differ, in points of 100. When not given: {Bounds.max_score_difference:g} of int8, 1 of int8-dynamic.",
+         within="[0, inf)"),
+    Flag("max_relative_difference", float, None, "prediction", "int8 on random tokens: the mean difference of logits "
+         "as a share of what quantization changes (of int8-dynamic: of the logits' spread). When not given: "
+         f"{Bounds.max_relative_difference:g}, and 0.5 of int8-dynamic.", within="[0, inf)"),
+)
+
+ONNX_FLAGS = (
+    *_CHECKPOINT,
+    Flag("output", str, None, "export", "Required: the model's file, ending in .onnx, or a folder for model.onnx.",
+         metavar="PATH"),
+    Flag("precision", str, "fp32", "export", "fp32; int8 with the checkpoint's calibrated or trained ranges; "
+         "int8-dynamic, which finds the ranges of activations at run time.", choices=PRECISIONS),
+    Flag("target", str, "onnxruntime", "export", "The runtime: onnxruntime takes the form that is fastest on x86 CPUs; "
+         "openvino and tensorrt take signed pairs of QuantizeLinear and DequantizeLinear.", choices=TARGETS),
+    Flag("portable", bool, False, "export", "Standard ONNX operators only (the other targets have no others)."),
+    Flag("quant_mode", str, None, "export", "int8: which tensors are quantized. When not given: the mode that "
+         "calibration.json beside the checkpoint tells.", choices=MODE_NAMES),
+    Flag("int8_embeddings", bool, False, "export", "Store the embedding tables as int8 with one scale per row."),
+    Flag("reduce_range", bool, None, "export", "onnxruntime: weights of 7 bits, for CPUs whose int8 products saturate. "
+         "When not given: on where --cpu has no VNNI."),
+    Flag("cpu", str, "this", "export", "The CPU that the model is for.", choices=CPUS),
+    Flag("check", bool, True, "export", "Check the model before it gets its name (see `python -m export check`)."),
+    Flag("check_data", str, None, "export", "Check on this SQuAD file or GLUE folder and not on random tokens.",
+         metavar="PATH"),
+    Flag("check_examples", int, 32, "export", "Number of examples of --check_data.", within="[1, inf)"),
+    *_CHECKING,
+)
+
+CHECK_FLAGS = (
+    Flag("model", str, None, "model and checkpoints", "Required: the exported model, a .onnx file or a folder with "
+         "model.onnx.", metavar="PATH"),
+    *_CHECKPOINT,
+    Flag("data", str, None, "data", "What to compare on: a SQuAD file, or with --task_name a GLUE folder.",
+         metavar="PATH"),
+    Flag("max_examples", int, None, "data", "Take only the first examples.", within="[1, inf)"),
+    Flag("json_summary", str, None, "prediction", "A file to which the report is written too, as JSON.",
+         metavar="FILE"),
+    *_CHECKING,
+)
+# fmt: on
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """A parsed command line: `values` by flag, `notes` for the user."""
+
+    values: dict[str, Any]
+    notes: tuple[str, ...]
+
+    def __getitem__(self, name: str) -> Any:
+        return self.values[name]
+
+    def bounds(self, precision: str) -> Bounds:
+        """The bounds that the flags set, with the defaults of that precision."""
+        dynamic = precision == "int8-dynamic"
+        defaults = {
+            "max_logit_difference": Bounds.max_logit_difference,
+            "min_equal_answers": 0.0 if dynamic else Bounds.min_equal_answers,
+            "max_score_difference": 1.0 if dynamic else Bounds.max_score_difference,
+            "max_layer_difference": Bounds.max_layer_difference,
+            "max_relative_difference": 0.5 if dynamic else Bounds.max_relative_difference,
+        }
+        given = {name: self[name] for name in defaults if self[name] is not None}
+        return Bounds(**(defaults | given))
+
+
+def parse_onnx_flags(argv: list[str]) -> Arguments:
+    """The command line of `python -m export onnx`; UserError for what cannot be meant."""
+    parsed = parse_flags(ONNX_FLAGS, argv, "python -m export onnx", ONNX_HEAD)
+    _require(parsed, "checkpoint", "the checkpoint to export")
+    _require(parsed, "output", "the model's file (.onnx) or folder")
+    values = parsed.values
+    precision, target = values["precision"], values["target"]
+    if parsed.given("quant_mode") and precision != "int8":
+        raise UserError(f"--quant_mode belongs to --precision=int8, found --precision={precision}")
+    if precision == "int8-dynamic" and target != "onnxruntime":
+        raise UserError(f"--precision=int8-dynamic is for onnxruntime: {target} has no fast form of it; use int8")
+    if values["reduce_range"] and (precision == "fp32" or target != "onnxruntime"):
+        raise UserError("--reduce_range is for int8 models of --target=onnxruntime, whose kernels may saturate")
+    if target == "tensorrt" and values["quant_mode"] == "ort":
+        raise UserError(
+            "--quant_mode=ort rounds probabilities to unsigned integers, which TensorRT lacks; use ft1 or trt"
+        )
+    if target == "tensorrt" and values["int8_embeddings"]:
+        raise UserError("--int8_embeddings is not for TensorRT, which looks up no int8 tables")
+    if values["portable"] and target != "onnxruntime":
+        parsed.notes.append(f"note: --portable has no effect: --target={target} has standard operators only.")
+        values["portable"] = False
+    if values["check_data"] is not None and not values["check"]:
+        parsed.notes.append("warning: --check_data has no effect: --check is off.")
+    return Arguments(values, tuple(parsed.notes))
+
+
+def parse_check_flags(argv: list[str]) -> Arguments:
+    """The command line of `python -m export check`."""
+    parsed = parse_flags(CHECK_FLAGS, argv, "python -m export check", CHECK_HEAD)
+    _require(parsed, "model", "the exported model")
+    _require(parsed, "checkpoint", "the checkpoint it was made from")
+    return Arguments(parsed.values, tuple(parsed.notes))
+
+
+def _require(parsed: ParsedFlags, name: str, what: str) -> None:
+    if parsed.values[name] is None:
+        raise UserError(f"--{name} is required: {what}")

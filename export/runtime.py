@@ -1,0 +1,85 @@
+"""An exported model under onnxruntime, predicting as a backend does."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+
+from export.metadata import Metadata, read_metadata
+from twinquant.errors import UserError
+
+# Session options of a model's own, see `session_options`.
+_NO_QUANTIZED_FUSION = ("session.disable_quant_qdq", "1")
+_EXACT_WITHOUT_VNNI = ("session.x64quantprecision", "1")
+
+
+def read_model(path: str | Path) -> tuple[onnx.ModelProto, Metadata]:
+    """The model's message, without external data, and its metadata.
+
+    Raises UserError for a file that cannot be read, is no ONNX model, is cut off, or was written by something else.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read the model {path}: {error.strerror}") from error
+    try:
+        proto = onnx.load_model_from_string(data)
+    except DecodeError as error:
+        raise UserError(f"{path} is damaged, cut off or no ONNX file: it cannot be decoded") from error
+    if not proto.HasField("graph") or not proto.graph.node:
+        raise UserError(f"{path} is no ONNX model: it holds no graph")
+    return proto, read_metadata({entry.key: entry.value for entry in proto.metadata_props}, str(path))
+
+
+def session_options(metadata: Metadata, threads: int = 0):
+    """How the model is to be run for its numbers to be those of its checkpoint.
+
+    A model for OpenVINO or TensorRT runs as it is written, each rounding by itself: onnxruntime's own fusion of signed
+    pairs is not what those runtimes do. int8 weights of 8 bits are multiplied exactly also on CPUs without VNNI.
+
+    Args:
+        threads: threads within an operator; 0: one per core.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    if metadata["target"] != "onnxruntime":
+        options.add_session_config_entry(*_NO_QUANTIZED_FUSION)
+    elif not metadata.flag("reduce_range"):
+        options.add_session_config_entry(*_EXACT_WITHOUT_VNNI)
+    return options
+
+
+def open_session(path: str | Path, options):
+    """An onnxruntime session on the CPU; UserError where onnxruntime is missing or cannot load the model."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise UserError("onnxruntime is not installed; pip install '.[export]' installs it") from error
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's exceptions share no public class
+        reason = str(error).strip().splitlines()
+        raise UserError(f"onnxruntime cannot load {path}: {reason[0] if reason else type(error).__name__}") from error
+
+
+def model_feeds(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """A batch as the exported models take it: int64 under transformers' names."""
+    names = {"input_ids": "input_ids", "attention_mask": "input_mask", "token_type_ids": "segment_ids"}
+    return {name: np.asarray(batch[ours], np.int64) for name, ours in names.items()}
+
+
+class OnnxPredictor:
+    """Predicts with a model file; see `training.prediction.Predictor`."""
+
+    def __init__(self, path: str | Path, metadata: Metadata, threads: int = 0) -> None:
+        self.session = open_session(path, session_options(metadata, threads))
+        self.outputs = [output.name for output in self.session.get_outputs()]
+
+    def predict(self, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Logits by name, float32, for int32 input_ids, input_mask and segment_ids [B, S]."""
+        return dict(zip(self.outputs, self.session.run(None, model_feeds(batch)), strict=True))

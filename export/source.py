@@ -1,0 +1,164 @@
+"""The model that is exported: a checkpoint of any form, completed and checked, with what lies beside it."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from checkpoints.checkpoint import load_checkpoint
+from checkpoints.config import BertConfig
+from checkpoints.names import CLASSIFICATION, QUESTION_ANSWERING, head_of
+from checkpoints.value import Checkpoint
+from quantization.modes import MODE_NAMES, Mode, get_mode
+from quantization.ranges import Ranges, select_ranges
+from training.initialization import complete_tensors
+from twinquant.errors import UserError
+
+TASK_HEADS = {"squad": QUESTION_ANSWERING, "glue": CLASSIFICATION}
+_HEAD_WEIGHTS = {QUESTION_ANSWERING: "cls/squad/output_weights", CLASSIFICATION: "output_weights"}
+
+
+@dataclass
+class Source:
+    """A complete model: float32 `tensors` in the canonical order, its config, head, ranges and label names.
+
+    `num_labels`: of a classification head, 1 for a regression; None for question answering. `calibration`: what
+    calibration.json says of how the ranges were found; None where there is none that belongs to them.
+    """
+
+    checkpoint: Checkpoint
+    config: BertConfig
+    head: str
+    num_labels: int | None
+    label_names: list[str] | None
+    tensors: dict[str, np.ndarray]
+    calibration: dict[str, Any] | None
+
+    @property
+    def name(self) -> str:
+        """The checkpoint's path, for messages."""
+        return self.checkpoint.source
+
+    @property
+    def task(self) -> str:
+        """ "squad" or "glue"."""
+        return next(task for task, head in TASK_HEADS.items() if head == self.head)
+
+    def choose_mode(self, name: str | None) -> Mode:
+        """The mode of that name; without one the mode that the checkpoint was calibrated for."""
+        if name is not None:
+            return get_mode(name)
+        calibrated = (self.calibration or {}).get("quant_mode")
+        if calibrated in MODE_NAMES:
+            return get_mode(str(calibrated))
+        if not self.checkpoint.ranges:
+            # Any mode will do: the sentence about the first range that is missing is what the user needs.
+            return get_mode("ft2")
+        raise UserError(
+            f"--quant_mode is required: {self.name} has ranges, but no calibration.json beside it says for which mode; "
+            f"expected one of {', '.join(MODE_NAMES)}"
+        )
+
+    def ranges(self, mode: Mode) -> Ranges:
+        """The ranges that the mode needs; UserError for the first that is missing or of the wrong shape."""
+        return select_ranges(self.checkpoint.ranges, self.tensors, mode, self.name)
+
+
+def load_source(path: str, task: str = "auto", config_file: str | None = None) -> Source:
+    """Reads a checkpoint of any form (`checkpoints.checkpoint.load_checkpoint`).
+
+    Args:
+        task: "squad", "glue", or "auto": whichever head the checkpoint has.
+        config_file: the model's configuration, where none lies beside the checkpoint.
+
+    Raises UserError: no config, no head or two, tensors that are missing or of the wrong shape.
+    """
+    checkpoint = load_checkpoint(path)
+    config = BertConfig.from_json_file(config_file) if config_file is not None else checkpoint.config
+    if config is None:
+        raise UserError(f"--bert_config_file is required: {checkpoint.source} has no configuration beside it")
+    return make_source(checkpoint, config, task, _read_calibration(path))
+
+
+def make_source(
+    checkpoint: Checkpoint, config: BertConfig, task: str = "auto", calibration: dict[str, Any] | None = None
+) -> Source:
+    """A checkpoint in memory as a source; see `load_source`. `calibration`: the content of calibration.json."""
+    head = _find_head(checkpoint, task)
+    num_labels = None
+    label_names = None
+    if head == CLASSIFICATION:
+        weights = checkpoint.tensors[_HEAD_WEIGHTS[head]]
+        if weights.ndim != 2:
+            raise UserError(
+                f"{checkpoint.source}: output_weights has the shape {list(weights.shape)}, expected [labels, hidden]"
+            )
+        num_labels = len(weights)
+        label_names = config.label_names
+        if label_names is None or len(label_names) != num_labels:
+            label_names = [f"LABEL_{index}" for index in range(num_labels)]
+    tensors = complete_tensors(checkpoint, config, head, 0, False, num_labels)
+    if calibration is not None and not _belongs(calibration, checkpoint.ranges):
+        calibration = None
+    return Source(checkpoint, config, head, num_labels, label_names, tensors, calibration)
+
+
+def hash_arrays(arrays: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 over names, shapes, types and little-endian bytes, in order of names: 64 hex digits."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name], arrays[name].dtype.newbyteorder("<"))
+        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(array.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def _find_head(checkpoint: Checkpoint, task: str) -> str:
+    present = [head for head, name in _HEAD_WEIGHTS.items() if name in checkpoint.tensors]
+    if task != "auto":
+        head = TASK_HEADS[task]
+        if head not in present:
+            found = f"its head is for {present[0].replace('_', ' ')}" if present else "it has no head"
+            raise UserError(f"--task={task} needs {_HEAD_WEIGHTS[head]}, which {checkpoint.source} lacks: {found}")
+        return head
+    found_head = head_of(checkpoint.tensors)
+    if found_head is None:
+        expected = " or ".join(f"{name} ({head.replace('_', ' ')})" for head, name in _HEAD_WEIGHTS.items())
+        raise UserError(
+            f"{checkpoint.source} has no head that can be exported: expected {expected}; fine-tune it first"
+        )
+    if len(present) > 1:
+        raise UserError(
+            f"{checkpoint.source} has a head for question answering and one for classification: say which with "
+            "--task=squad or --task=glue"
+        )
+    return found_head
+
+
+def _read_calibration(path: str) -> dict[str, Any] | None:
+    """calibration.json in the checkpoint's folder, or in the one above; None where there is none that can be read."""
+    for folder in (Path(path), Path(path).parent):
+        try:
+            values = json.loads((folder / "calibration.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if isinstance(values, dict) and isinstance(values.get("quantizers"), dict):
+            return values
+    return None
+
+
+def _belongs(calibration: dict[str, Any], ranges: Mapping[str, np.ndarray]) -> bool:
+    """Whether calibration.json tells these ranges, and not those of another checkpoint in the same folder."""
+    told = {
+        scope: entry["amax"]
+        for scope, entry in calibration["quantizers"].items()
+        if isinstance(entry, dict) and isinstance(entry.get("amax"), float | int)
+    }
+    return bool(told) and all(
+        scope in ranges and ranges[scope].shape == () and float(ranges[scope]) == float(np.float32(amax))
+        for scope, amax in told.items()
+    )

@@ -1,0 +1,157 @@
+"""The steps of a check: what the file says, how it runs, and what it answers beside its checkpoint."""
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+
+from onnx import GraphProto, TensorProto, numpy_helper
+
+from export.check import compare_on_batches, compare_on_task, make_reference, random_batches
+from export.cpu import has_vnni
+from export.grids import make_grids
+from export.kernels import expected_int8_products, kernel_use
+from export.layers import layer_differences
+from export.metadata import Metadata
+from export.rules import broken_rules
+from export.runtime import OnnxPredictor, read_model
+from export.settings import ExportSettings
+from export.source import Source, hash_arrays
+from export.verdict import Bounds, Verdict
+from quantization.modes import get_mode
+from tasks.base import Task
+
+_FRAMEWORKS = {"pytorch": "torch", "tensorflow": "tensorflow"}
+
+
+@dataclass(frozen=True)
+class CheckSettings:
+    """How a check is made.
+
+    backend: name of the backend of the checkpoint's side; None: the first that is installed. threads: of onnxruntime,
+    0: one per core. positions: length of the row whose kernels are counted.
+    """
+
+    backend: str | None = None
+    batch_size: int = 8
+    max_seq_length: int = 384
+    threads: int = 0
+    positions: int = 128
+
+
+def installed_backend() -> str | None:
+    """The first backend whose framework is installed, found without importing it; None where there is none."""
+    return next((name for name, module in _FRAMEWORKS.items() if importlib.util.find_spec(module) is not None), None)
+
+
+def settings_of(metadata: Metadata) -> ExportSettings:
+    """The settings that a model was exported with."""
+    return ExportSettings(
+        precision=metadata["precision"],
+        mode=get_mode(metadata.mode_name) if metadata.mode_name else None,
+        target=metadata["target"],
+        portable=metadata.flag("portable"),
+        int8_embeddings=metadata.flag("int8_embeddings"),
+        reduce_range=metadata.flag("reduce_range"),
+        vnni=metadata.flag("vnni"),
+    )
+
+
+def verify(
+    path: Path,
+    source: Source,
+    check: CheckSettings,
+    bounds: Bounds,
+    task: Task | None = None,
+) -> Verdict:
+    """Checks the model file `path` against the checkpoint it was made from.
+
+    Args:
+        task: the data to compare on; None: random tokens.
+
+    Raises UserError where the model or the data cannot be read; what does not fit is in the verdict's failures.
+    """
+    proto, metadata = read_model(path)
+    settings = settings_of(metadata)
+    verdict = Verdict(settings, file_bytes=bytes_by_type(proto.graph, path))
+    verdict.failures += _foreign(metadata, source, settings)
+    if settings.target != "onnxruntime" and settings.precision == "int8":
+        constants = {c.name: numpy_helper.to_array(c, str(path.parent)) for c in proto.graph.initializer}
+        verdict.failures += broken_rules(proto.graph, constants, settings.target)
+    del proto
+    if verdict.failures:
+        return verdict
+    mode = settings.effective_mode
+    layers = source.config.num_hidden_layers
+    grids = make_grids(mode, source.ranges(mode), layers) if mode is not None else {}
+    if settings.precision != "fp32":
+        verdict.expected_int8 = expected_int8_products(settings.precision, layers, grids)
+    positions = min(check.positions, source.config.max_position_embeddings)
+    verdict.kernels = kernel_use(path, metadata, positions)
+    verdict.notes += _notes(settings)
+    backend_name = check.backend or installed_backend()
+    if backend_name is None:
+        verdict.notes.append("not compared with the checkpoint: neither torch nor tensorflow is installed")
+    else:
+        reference = make_reference(source, settings, backend_name)
+        if settings.precision == "int8":
+            batches = random_batches(source)
+            verdict.layer_differences = layer_differences(path, metadata, source, settings, backend_name, batches)
+        model = OnnxPredictor(path, metadata, check.threads)
+        if task is None:
+            verdict.comparison = compare_on_batches(model, reference, settings, random_batches(source))
+        else:
+            length = min(check.max_seq_length, source.config.max_position_embeddings)
+            verdict.comparison = compare_on_task(model, reference, task, check.batch_size, length)
+    verdict.judge(bounds)
+    return verdict
+
+
+def bytes_by_type(graph: GraphProto, path: Path) -> dict[str, int]:
+    """Bytes of the constants by type ("float32", "int8", ...) and, as "graph", those of all else in the model file."""
+    sizes: dict[str, int] = {}
+    inside = 0
+    for constant in graph.initializer:
+        kind = TensorProto.DataType.Name(constant.data_type).lower().replace("float", "float32")
+        size = _size(constant)
+        sizes[kind] = sizes.get(kind, 0) + size
+        inside += len(constant.raw_data)
+    return sizes | {"graph": path.stat().st_size - inside}
+
+
+def _size(constant: TensorProto) -> int:
+    external = {entry.key: entry.value for entry in constant.external_data}
+    return int(external["length"]) if "length" in external else len(constant.raw_data)
+
+
+def _foreign(metadata: Metadata, source: Source, settings: ExportSettings) -> list[str]:
+    """Why the model cannot be compared with the checkpoint: it was made from another one."""
+    if metadata["head"] != source.head:
+        return [f"the model is for {metadata['head']}, the checkpoint {source.name} for {source.head}"]
+    if metadata["tensors_sha256"] != hash_arrays(source.tensors):
+        return [f"the model was made from other weights than those of {source.name}"]
+    mode = settings.effective_mode
+    if mode is not None and metadata["ranges_sha256"] != hash_arrays(source.ranges(mode)):
+        return [f"the model was made with other ranges than those of {source.name}"]
+    return []
+
+
+def _notes(settings: ExportSettings) -> list[str]:
+    notes = []
+    if settings.target != "onnxruntime":
+        notes.append(f"made for {settings.target}: onnxruntime runs it as written, not as {settings.target} will")
+    if settings.reduce_range and settings.mode is not None:
+        notes.append("the checkpoint's weights are rounded to 7 bits too")
+    if settings.portable and settings.mode is not None:
+        notes.append(
+            "the model's biases are rounded to int32; the checkpoint's are not, but in the layers by themselves"
+        )
+    if settings.int8_embeddings:
+        notes.append("the checkpoint's embeddings are rounded to int8 too")
+    if settings.precision == "int8-dynamic":
+        notes.append("compared with the float checkpoint: backends find no ranges at run time")
+    saturates = settings.precision != "fp32" and settings.target == "onnxruntime" and not has_vnni()
+    if saturates and settings.precision == "int8" and settings.vnni and not settings.portable:
+        notes.append("this CPU has no VNNI, and its products of Q with K and of probabilities with V may saturate")
+    if saturates and not settings.reduce_range:
+        notes.append("this CPU has no VNNI: run the model with the session option session.x64quantprecision=1, as here")
+    return notes
