@@ -1,5 +1,7 @@
 """Fixtures that tests of several packages share. Every test that asks for `backend_name` runs once per backend."""
 
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,3 +27,13 @@ def backend_name(request) -> str:
 def both_backends() -> list[str]:
     """For tests that compare the two: skipped unless both frameworks are installed."""
     return [require(name) for name in FRAMEWORKS]
+
+
+@pytest.fixture(autouse=True)
+def logger_as_before() -> Iterator[None]:
+    """A script that was called in this process sets the logger up for itself; later tests must not see that."""
+    logger = logging.getLogger("twinquant")
+    level, propagate, handlers = logger.level, logger.propagate, logger.handlers
+    yield
+    logger.setLevel(level)
+    logger.propagate, logger.handlers = propagate, handlers
