@@ -1,7 +1,6 @@
 """Fixtures that tests of several packages share. Every test that asks for `backend_name` runs once per backend."""
 
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,10 +29,8 @@ def both_backends() -> list[str]:
 
 
 @pytest.fixture(autouse=True)
-def logger_as_before() -> Iterator[None]:
-    """A script that was called in this process sets the logger up for itself; later tests must not see that."""
+def untouched_logger() -> None:
+    """A script called in this process, by a test or by a fixture of a whole module, sets the logger up for itself."""
     logger = logging.getLogger("twinquant")
-    level, propagate, handlers = logger.level, logger.propagate, logger.handlers
-    yield
-    logger.setLevel(level)
-    logger.propagate, logger.handlers = propagate, handlers
+    logger.setLevel(logging.NOTSET)
+    logger.propagate, logger.handlers = True, []
