@@ -16,11 +16,11 @@ from tasks.glue import GlueSource
 from tasks.text_classification import OwnDataSource
 from training.classification_run import ClassificationRun
 from training.dynamic_run import DynamicRun
+from training.processes import Processes
 from training.repeats import run_repeatedly
-from training.script import begin, until_interrupted
+from training.script import begin, run_script, until_interrupted
 from twinquant.files import write_json_atomically
 from twinquant.glue_flags import PROGRAM, GlueSettings, parse_glue_flags
-from twinquant.main import run_main
 
 
 def make_source(settings: GlueSettings, config: BertConfig) -> ClassificationSource:
@@ -39,15 +39,15 @@ def make_source(settings: GlueSettings, config: BertConfig) -> ClassificationSou
     )
 
 
-def make_task(settings: GlueSettings, config: BertConfig, vocab_file: Path) -> ClassificationTask:
-    """The classification task for a model of that config and vocabulary."""
+def make_task(settings: GlueSettings, config: BertConfig, vocab_file: Path, makes_features: bool) -> ClassificationTask:
+    """The classification task for a model of that config and vocabulary; one of several processes makes features."""
     return ClassificationTask(
         source=make_source(settings, config),
         vocab_file=vocab_file,
         do_lower_case=settings.do_lower_case,
         max_seq_length=settings.max_seq_length,
         cache_dir=settings.cache_dir or Path(settings.output_dir) / "features",
-        overwrite_cache=settings.overwrite_cache,
+        overwrite_cache=settings.overwrite_cache and makes_features,
         max_position_embeddings=config.max_position_embeddings,
         vocab_size=config.vocab_size,
         max_train_samples=settings.max_train_samples,
@@ -58,21 +58,29 @@ def make_task(settings: GlueSettings, config: BertConfig, vocab_file: Path) -> C
     )
 
 
-def run(settings: GlueSettings, backend: str) -> dict[str, float]:
+def run(settings: GlueSettings, backend: str, processes: Processes) -> dict[str, float]:
     """One run, with one seed; returns its scores."""
     kind = DynamicRun if settings.quant_scheme == "dynamic" else ClassificationRun
-    return kind(settings, backend, lambda config, vocab_file: make_task(settings, config, vocab_file)).execute()
+    makes_features = processes.local_rank == 0
+    return kind(
+        settings,
+        backend,
+        lambda config, vocab_file: make_task(settings, config, vocab_file, makes_features),
+        processes,
+    ).execute()
 
 
 def main(argv: Sequence[str]) -> int:
     settings = parse_glue_flags(argv)
-    backend = begin(settings)
+    backend, processes = begin(settings)
     if settings.num_runs > 1:
         exit_code, scores = until_interrupted(
-            lambda: run_repeatedly(settings, settings.num_runs, lambda one: run(one, backend))
+            lambda: run_repeatedly(
+                settings, settings.num_runs, lambda one: run(one, backend, processes), processes.is_first
+            )
         )
     else:
-        exit_code, scores = until_interrupted(lambda: run(settings, backend))
+        exit_code, scores = until_interrupted(lambda: run(settings, backend, processes))
     if scores:
         if settings.json_summary:
             write_json_atomically(settings.json_summary, scores)
@@ -81,4 +89,4 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run_main(main, PROGRAM))
+    sys.exit(run_script(main, PROGRAM))

@@ -12,14 +12,13 @@ from pathlib import Path
 from checkpoints.config import BertConfig
 from tasks.squad import SquadTask
 from training.run import Run
-from training.script import begin, until_interrupted
+from training.script import begin, run_script, until_interrupted
 from twinquant.files import write_json_atomically
-from twinquant.main import run_main
 from twinquant.squad_flags import PROGRAM, SquadSettings, parse_squad_flags
 
 
-def make_task(settings: SquadSettings, config: BertConfig, vocab_file: Path) -> SquadTask:
-    """The SQuAD task for a model of that config and vocabulary."""
+def make_task(settings: SquadSettings, config: BertConfig, vocab_file: Path, makes_features: bool) -> SquadTask:
+    """The SQuAD task for a model of that config and vocabulary; one of several processes makes features."""
     evaluated = settings.num_eval_iterations
     return SquadTask(
         vocab_file=vocab_file,
@@ -34,7 +33,7 @@ def make_task(settings: SquadSettings, config: BertConfig, vocab_file: Path) -> 
         version_2_with_negative=settings.version_2_with_negative,
         null_score_diff_threshold=settings.null_score_diff_threshold,
         cache_dir=settings.cache_dir or Path(settings.output_dir) / "features",
-        overwrite_cache=settings.overwrite_cache,
+        overwrite_cache=settings.overwrite_cache and makes_features,
         verbose_logging=settings.verbose_logging,
         max_position_embeddings=config.max_position_embeddings,
         vocab_size=config.vocab_size,
@@ -44,8 +43,15 @@ def make_task(settings: SquadSettings, config: BertConfig, vocab_file: Path) -> 
 
 def main(argv: Sequence[str]) -> int:
     settings = parse_squad_flags(argv)
-    run = Run(settings, begin(settings), lambda config, vocab_file: make_task(settings, config, vocab_file))
+    backend, processes = begin(settings)
+    run = Run(
+        settings,
+        backend,
+        lambda config, vocab_file: make_task(settings, config, vocab_file, processes.local_rank == 0),
+        processes,
+    )
     exit_code, metrics = until_interrupted(run.execute)
+    processes.together(None)  # waits for rank 0, which writes the answers
     if metrics and settings.do_eval:
         if settings.json_summary:
             write_json_atomically(settings.json_summary, metrics)
@@ -54,4 +60,4 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run_main(main, PROGRAM))
+    sys.exit(run_script(main, PROGRAM))

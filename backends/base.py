@@ -162,16 +162,21 @@ class Backend(ABC):
         """
 
     @abstractmethod
-    def train_step(self, batches: Sequence[Batch], learning_rate: float, seed: int) -> float:
+    def train_step(
+        self, batches: Sequence[Batch], learning_rate: float, seed: int, shares: Sequence[float] | None = None
+    ) -> float:
         """One optimizer step on the mean gradient of the micro batches; returns the mean loss.
 
         Args:
-            batches: micro batches of equal size (gradient accumulation when more than one).
+            batches: micro batches (gradient accumulation when more than one).
             learning_rate: of this step.
             seed: of this step's dropout, in [0, 2**31).
+            shares: each micro batch's weight in the mean, 1 in all over the batches of all processes; default: equal,
+                in one process.
 
         Returns:
-            The loss before the update. A NaN or infinite loss is returned, and the parameters are left as they were.
+            The loss before the update: this process's part of the mean. A NaN or infinite loss is returned, and the
+            parameters are left as they were.
         """
 
     @abstractmethod
@@ -183,9 +188,13 @@ class Backend(ABC):
     def load_optimizer_state(self, state: Mapping[str, np.ndarray]) -> None:
         """Restores what `optimizer_state` gave, so that the next steps are bit-equal to an unbroken run's."""
 
-    average_gradients: Callable[[list], list] | None = None
+    sum_gradients: Callable[[list], list] | None = None
     """Hook for multi-process training: given this process's gradients (framework tensors, in the order of the
-    trainable parameters) returns their mean over all processes. None: one process."""
+    trainable parameters), weighted by their shares, returns their sum over all processes. None: one process."""
+
+    @abstractmethod
+    def set_ranges(self, ranges: Mapping[str, np.ndarray]) -> None:
+        """Sets moving averages that `ranges` gave, between two steps: where several processes train, to their mean."""
 
     @abstractmethod
     def describe_device(self) -> str:

@@ -156,6 +156,11 @@ class QuantizationState(ABC):
         values = zip(self.averages, self._values(), strict=True)
         return {scope: np.asarray(value, np.float32) for scope, value in values if not np.isnan(value)}
 
+    def set_ranges(self, ranges: Mapping[str, np.ndarray]) -> None:
+        """Sets the moving averages of these quantizers."""
+        for scope, value in ranges.items():
+            self.averages[scope].set_average(check_amax(value, scope))
+
     def check_ranges(self) -> None:
         """Raises UserError where a quantizer has no range yet, as before the first training step."""
         if not self.complete:

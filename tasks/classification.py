@@ -109,7 +109,7 @@ class ClassificationTask(Task):
 
     def calibration_features(self, count: int) -> ClassificationFeatures:
         """Rows of `count` training examples, chosen as run_squad.py chooses its questions."""
-        return self._make(select(self.train_examples, count))
+        return self._cached(select(self.train_examples, count))
 
     def prediction_sets(self) -> list[PredictionSet]:
         """The evaluation sets, "dev" and "dev_mm", then the test sets, "test" and "test_mm"."""

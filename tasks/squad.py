@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -118,7 +118,8 @@ class SquadTask(Task):
 
     def calibration_features(self, count: int) -> SquadFeatures:
         """Windows of the `count` training questions that FasterTransformer would calibrate on."""
-        return self._make(select(self.train_examples, count))
+        path = _given(self._train_file, "--train_file")
+        return self._cached(path, lambda: select(self.train_examples, count), is_training=True, calibration=count)
 
     def predict_features(self) -> SquadFeatures:
         """Windows of all questions to predict."""
@@ -165,28 +166,34 @@ class SquadTask(Task):
 
     @cached_property
     def _train_features(self) -> SquadFeatures:
-        return self._cached(self.train_examples, None)
+        path = _given(self._train_file, "--train_file")
+        return self._cached(path, lambda: self.train_examples, is_training=True)
 
     @cached_property
     def _predict_features(self) -> SquadFeatures:
-        return self._cached(self.predict_examples, self._max_predict_examples)
+        path = _given(self._predict_file, "--predict_file")
+        return self._cached(path, lambda: self.predict_examples, is_training=False)
 
     def _make(self, examples: SquadExamples) -> SquadFeatures:
         return make_squad_features(examples, self.tokenizer, **self._window)
 
-    def _cached(self, examples: SquadExamples, max_examples: int | None) -> SquadFeatures:
+    def _cached(
+        self, path: str | Path, examples: Callable[[], SquadExamples], is_training: bool, **selection: int
+    ) -> SquadFeatures:
+        """Features from the cache; the file of `path` is read, by `examples`, only where they are not there."""
         if self._cache_dir is None:
-            return self._make(examples)
+            return self._make(examples())
         key = features_key(
-            examples.source,
+            path,
             self._vocab_file,
             do_lower_case=self.tokenizer.do_lower_case,
             version_2_with_negative=self._version_2,
-            is_training=examples.is_training,
-            max_examples=max_examples,
+            is_training=is_training,
+            max_examples=None if is_training else self._max_predict_examples,
             **self._window,
+            **selection,
         )
-        return cached_features(self._cache_dir, key, lambda: self._make(examples), self._overwrite_cache)
+        return cached_features(self._cache_dir, key, lambda: self._make(examples()), self._overwrite_cache)
 
 
 def _given(path: str | Path | None, flag: str) -> str | Path:

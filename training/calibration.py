@@ -13,28 +13,48 @@ from quantization.modes import Mode, all_quantizers
 from quantization.ranges import Ranges, fuse_qkv_ranges
 from tasks.base import Features
 from training.order import padded_length
-from training.prediction import model_inputs
+from training.prediction import check_same_features, model_inputs
+from training.processes import ALONE, Processes
 from training.progress import Progress
 
 logger = logging.getLogger("twinquant")
 
 
 def observe(
-    backend: Backend, features: Features, batch_size: int, batches: int, longest: int, include_padding: bool = False
+    backend: Backend,
+    features: Features,
+    batch_size: int,
+    batches: int,
+    longest: int,
+    include_padding: bool = False,
+    processes: Processes = ALONE,
 ) -> Observer:
     """Histograms of every activation quantizer over the first `batches` batches of `features`, in order.
 
     The features repeat from the start where there are fewer, as the original's input pipeline does; padding counts only
     with `include_padding`, and then batches are padded to `longest` as the original's.
+
+    Of several processes each observes every so many-th batch, and the histograms are added up: all processes return
+    what one alone would have seen, to the bit.
+
+    Raises:
+        UserError: the processes have not the same rows.
     """
+    check_same_features(features, processes)
     observer = Observer()
     with Progress("calibrate", batches, "batch", every=1 + batches // 5) as progress:
-        for number in range(batches):
+        for number in range(processes.rank, batches, processes.size):
             indexes = np.arange(number * batch_size, (number + 1) * batch_size) % len(features)
             length = padded_length(features.lengths[indexes], longest, include_padding)
             backend.observe(model_inputs(features.batch(indexes, length)), observer, include_padding)
-            progress.advance()
-    return observer
+            progress.advance(min(batches - progress.done, processes.size))
+    if processes.size == 1:
+        return observer
+    # In the order of the ranks, and so of first observation: that of one process.
+    together = Observer()
+    for rank, histograms in enumerate(processes.gather(observer.to_dict(), "histograms")):
+        together.merge(Observer.from_dict(histograms, f"histograms of rank {rank}"))
+    return together
 
 
 def find_ranges(

@@ -33,7 +33,7 @@ class ClassificationRun(Run):
             self._load_best()
         if self.settings.quant_scheme == Q8BERT:
             path = Path(self.settings.output_dir) / FILE_NAME
-            write_q8bert(path, self.as_checkpoint(), self.mode)
+            self.processes.first(lambda: write_q8bert(path, self.as_checkpoint(), self.mode))
             logger.info("saved %s, for --load_quantized_model", path)
 
     def _load(self, source: str) -> Checkpoint:
@@ -53,22 +53,22 @@ class ClassificationRun(Run):
         settings = self.settings
         parent, name = self._parent_predictions() if settings.if_quant else (None, "")
         scores = super().predict()
-        if parent is not None:
+        if parent is not None and self.processes.is_first:
             report_flips(parent, self.task.predictions, name, Path(settings.output_dir))
         if settings.eval_all_checkpoints:
             # After the rest: it leaves another checkpoint's weights in the backend.
             scores |= self.predict_checkpoints()
-            self.task.write_scores(scores, Path(settings.output_dir))
+            self.processes.first(lambda: self.task.write_scores(scores, Path(settings.output_dir)))
         return scores
 
     def _load_best(self) -> None:
-        best = self.evaluations.best if self.evaluations else None
+        best = self.processes.share(self.evaluations.best if self.evaluations else None, "best")
         path = self.folder.path(BEST)
         if best is None:
             logger.warning("--load_best_model_at_end: nothing was evaluated during training; the last model is used")
             return
         logger.info("the best model is that of step %d: %s", best["step"], path)
-        self.use_checkpoint(load_checkpoint(str(path)))
+        self.use_saved(path)
 
     def _parent_predictions(self) -> tuple[Mapping[str, Predictions] | None, str]:
         """What the fp32 parent of a quantized model predicts, and what to call it; (None, "") where there is none.

@@ -20,6 +20,15 @@ TIMED_BATCHES = 4
 class DynamicRun(ClassificationRun):
     """run_glue.py --quant_scheme=dynamic: the fp32 phases, then the same model with int8 weights."""
 
+    def execute(self) -> dict[str, float]:
+        """The phases, in one process.
+
+        Raises UserError in several: what is measured here is a model on one machine.
+        """
+        if self.processes.size > 1:
+            raise UserError("--quant_scheme=dynamic runs in one process: train under --horovod, then start it alone")
+        return super().execute()
+
     def predict(self) -> dict[str, float]:
         """Scores of the int8 model; those of the fp32 model are in the folder fp32, the comparison in dynamic.json.
 

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: the loop finishes its step, saves and leaves."""
+"""SIGTERM, SIGUSR1 (which mpirun passes on and waits) and Ctrl-C: the loop finishes its step, saves and leaves."""
 
 import signal
 from types import FrameType
@@ -13,11 +13,13 @@ class Interrupted(Exception):
 
 
 class SignalWatch:
-    """Context manager: remembers the first SIGTERM or SIGINT in `received`; a second one acts at once, as usual."""
+    """Context manager: remembers the first signal in `received`; a second one of its kind acts at once, as usual."""
+
+    SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
     def __enter__(self) -> "SignalWatch":
         self.received: int | None = None
-        self.previous = {number: signal.signal(number, self._remember) for number in (signal.SIGTERM, signal.SIGINT)}
+        self.previous = {number: signal.signal(number, self._remember) for number in self.SIGNALS}
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -1,28 +1,149 @@
-"""Whether this process was started alone or as one of several, before anything is computed."""
+"""Whether this process was started alone or as one of several, and how the several find each other."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 
+import numpy as np
+
+from backends import create_collectives
+from training.processes import ALONE, Processes
+from training.watchdog import Watchdog
+from twinquant import __version__
 from twinquant.errors import UserError
+from twinquant.settings import CommonSettings
 
 # How Open MPI, other MPIs, Horovod's own launcher and torchrun tell a process how many of them there are.
 _WORLD_SIZE_VARIABLES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MPI_LOCALNRANKS", "HOROVOD_SIZE", "WORLD_SIZE")
+_LOCAL_SIZE_VARIABLES = ("OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS", "HOROVOD_LOCAL_SIZE")
+
+# Longer than any two processes of a healthy run are apart. What one process does alone is not counted: see
+# Processes.together.
+STALL_WARNING_SECONDS, STALL_SHUTDOWN_SECONDS = 15.0, 40.0
+COMPILING_SECONDS = 300.0  # where every process first compiles the model, some of them longer than others
+WATCHDOG_MARGIN_SECONDS = 10.0  # Horovod's stall check names the missing rank, so it comes first
+
+# May differ between the processes: they change nothing of what is computed, or tell where.
+_OF_ONE_PROCESS = ("device", "verbose_logging", "disable_progress_bar", "notes", "log_freq")
 
 
-def check_launch(horovod: bool, environment: Mapping[str, str] = os.environ) -> str | None:
-    """Refuses a start as one of several processes; returns a note where --horovod was given to a single one.
-
-    Raises:
-        UserError: several processes, each of which would train the same model into the same folder.
-    """
+def started_processes(environment: Mapping[str, str] = os.environ) -> tuple[int, str]:
+    """How many processes were started together, and the environment variable that says so; (1, "") for one alone."""
     for variable in _WORLD_SIZE_VARIABLES:
         value = environment.get(variable, "1")
         if value.isdigit() and int(value) > 1:
-            raise UserError(
-                f"this is one of {value} processes ({variable}={value}), and each would train the same model into the "
-                "same folder: training on several processes is not part of this version; start one process, and raise "
-                "--num_accumulation_steps to keep the global batch"
-            )
-    if horovod:
-        return "note: --horovod: this is a single process, so one trains (several are not part of this version)."
-    return None
+            return int(value), variable
+    return 1, ""
+
+
+def threads_per_process(
+    environment: Mapping[str, str] = os.environ, usable: int | None = None, cores: int | None = None
+) -> int:
+    """The threads that each of several processes on a machine should compute with.
+
+    A process that mpirun has bound to some cores takes those. Processes that are not bound (`-bind-to none`, as the
+    guides say) would each start a thread for every core, and divide the cores instead.
+
+    Args:
+        usable: number of cores this process may run on; default: as the system says.
+        cores: of the machine.
+    """
+    usable = usable or len(os.sched_getaffinity(0))
+    cores = cores or os.cpu_count() or usable
+    if usable < cores:
+        return usable
+    local_size = next((int(environment[name]) for name in _LOCAL_SIZE_VARIABLES if name in environment), 1)
+    return max(1, cores // local_size)
+
+
+def prepare_environment(settings: CommonSettings, environment: MutableMapping[str, str] = os.environ) -> float:
+    """Sets what Horovod and the frameworks read when they start, unless the user has; returns the watchdog's limit.
+
+    To be called before a framework is imported.
+    """
+    threads = str(threads_per_process(environment))
+    for variable in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+        environment.setdefault(variable, threads)
+    warning = settings.stall_check_warning_time_seconds or STALL_WARNING_SECONDS
+    shutdown = settings.stall_check_shutdown_time_seconds
+    if shutdown is None:
+        shutdown = COMPILING_SECONDS if settings.use_xla else STALL_SHUTDOWN_SECONDS
+    environment.setdefault("HOROVOD_STALL_CHECK_TIME_SECONDS", str(round(warning)))
+    environment.setdefault("HOROVOD_STALL_SHUTDOWN_TIME_SECONDS", str(round(shutdown)))
+    # Buckets are formed by us (Collectives.buckets), and must not be joined again by chance.
+    environment.setdefault("HOROVOD_FUSION_THRESHOLD", "0")
+    if settings.cycle_time_ms is not None:
+        environment["HOROVOD_CYCLE_TIME"] = str(settings.cycle_time_ms)
+    try:
+        return float(environment["HOROVOD_STALL_SHUTDOWN_TIME_SECONDS"]) + WATCHDOG_MARGIN_SECONDS
+    except ValueError:
+        found = environment["HOROVOD_STALL_SHUTDOWN_TIME_SECONDS"]
+        raise UserError(f"HOROVOD_STALL_SHUTDOWN_TIME_SECONDS is '{found}'; expected seconds") from None
+
+
+def launch(settings: CommonSettings, backend_name: str) -> tuple[Processes, list[str]]:
+    """The processes of this run, and notes for the log.
+
+    Raises:
+        UserError: several processes that were not meant to train together, cannot, or were started with different
+            flags or versions.
+    """
+    count, variable = started_processes()
+    if count == 1:
+        return ALONE, _notes_alone(settings)
+    if not settings.horovod:
+        raise UserError(
+            f"this is one of {count} processes ({variable}={count}), and each would train the same model into the same "
+            "folder: give --horovod to train one model together, or start a single process"
+        )
+    limit = prepare_environment(settings)
+    compression = settings.horovod_compression or ("fp16" if settings.use_fp16 else "none")
+    collectives = create_collectives(backend_name, compression, round(settings.fusion_threshold_mb * 2**20))
+    if collectives.size != count:
+        raise UserError(
+            f"{variable} says that {count} processes were started, but Horovod finds {collectives.size}: it was built "
+            "for another MPI than the one that started this (torchrun starts none); start with mpirun or horovodrun"
+        )
+    processes = Processes(collectives, Watchdog(limit))
+    _check_equal_start(processes, settings, backend_name)
+    notes = [
+        f"processes: {count}, on {_machines(processes)} machine(s), with {os.environ['OMP_NUM_THREADS']} thread(s) "
+        f"each; gradients travel as {'float16' if compression == 'fp16' else 'float32'}"
+    ]
+    if settings.do_train and "OMPI_COMM_WORLD_SIZE" in os.environ:
+        notes += _notes_on_stopping()
+    return processes, notes
+
+
+def _notes_alone(settings: CommonSettings) -> list[str]:
+    if not settings.horovod:
+        return []
+    return [
+        "note: --horovod: this is a single process, so one trains; mpirun -np N or horovodrun -np N starts several."
+    ]
+
+
+def _notes_on_stopping() -> list[str]:
+    """Open MPI kills what is left of a job a second after it has passed a SIGTERM on."""
+    patience = os.environ.get("OMPI_MCA_odls_base_sigkill_timeout")
+    if patience is not None:
+        return [f"note: SIGTERM to mpirun leaves {patience} s to save a checkpoint (odls_base_sigkill_timeout)."]
+    return [
+        "note: SIGTERM to mpirun leaves 1 s to save a checkpoint; mpirun -mca odls_base_sigkill_timeout 120 leaves "
+        "120 s, and SIGUSR1 to mpirun saves and stops without a limit."
+    ]
+
+
+def _machines(processes: Processes) -> int:
+    return processes.gather(processes.local_rank, "local ranks").count(0)
+
+
+def _check_equal_start(processes: Processes, settings: CommonSettings, backend_name: str) -> None:
+    """Raises UserError, on every process, where they were started with different flags or versions."""
+    values = {name: value for name, value in settings.to_dict().items() if name not in _OF_ONE_PROCESS}
+    values |= {"backend": backend_name, "twinquant": __version__, "numpy": np.__version__}
+    found = processes.gather(values, "settings")
+    for rank, other in enumerate(found):
+        different = [name for name in found[0] if other.get(name) != found[0][name]]
+        if different:
+            pairs = "; ".join(f"{name}: {other.get(name)} there, {found[0][name]} on rank 0" for name in different)
+            raise UserError(f"rank {rank} was started with other settings than rank 0 ({pairs})")

@@ -14,8 +14,9 @@ from tasks.base import Features
 from training.interruption import Interrupted, SignalWatch
 from training.order import batch_indexes, padded_length, step_seed
 from training.prediction import model_inputs
+from training.processes import ALONE, Processes
 from training.progress import Progress
-from training.saves import RunFolder, TrainingState, describe_difference
+from training.saves import RunFolder, TrainingState
 from training.schedule import LearningRateSchedule
 from twinquant.errors import UserError
 
@@ -27,8 +28,8 @@ class LoopSettings:
     """What the loop needs to know; `fingerprint` names everything that shapes the run's result."""
 
     total_steps: int
-    batch_size: int
-    micro_batches: int
+    batch_size: int  # of a micro batch
+    global_batch: int  # rows of a step, over all micro batches and processes
     max_seq_length: int
     pad_to_max_length: bool
     seed: int
@@ -52,14 +53,19 @@ class TrainingLoop:
         as_checkpoint: Callable[[], Checkpoint],
         teacher: Backend | None = None,
         evaluate: Callable[[int], None] | None = None,
+        processes: Processes = ALONE,
     ) -> None:
         """`as_checkpoint` gives the backend's weights with the config, ranges and vocabulary saved beside them.
 
         `evaluate` is called with the number of steps done, every `evaluate_steps` of them and after the last.
+        `processes` all run this loop; rank 0 saves.
         """
         self.backend, self.features, self.schedule = backend, features, schedule
         self.folder, self.settings, self.as_checkpoint, self.teacher = folder, settings, as_checkpoint, teacher
-        self.evaluate = evaluate
+        self.evaluate, self.processes = evaluate, processes
+        if processes.size > settings.global_batch:
+            raise UserError(f"{processes.size} processes share {settings.global_batch} rows a step: start fewer")
+        backend.sum_gradients = processes.sum_gradients if processes.size > 1 else None
 
     def run(self, first_step: int = 0) -> int:
         """Trains from `first_step` on; returns the step reached.
@@ -75,7 +81,7 @@ class TrainingLoop:
             Progress("train", settings.total_steps, "step", first_step, settings.log_steps) as progress,
         ):
             for step in range(first_step, settings.total_steps):
-                loss = self._step(step)
+                loss, received = self._together(self._step(step), watch.received)
                 if not math.isfinite(loss):
                     what = f"the loss or its gradient is not finite ({loss}) at step {step + 1}"
                     raise UserError(self._not_finite(what, saved))
@@ -85,15 +91,15 @@ class TrainingLoop:
                 due = done == settings.total_steps or done % settings.save_steps == 0 or epoch_ends
                 # Before the save: a run that is killed in between evaluates again when it resumes.
                 self._evaluate(done)
-                if due or watch.received:
+                if due or received:
                     self._save(done, saved)
                     saved = done
-                if watch.received:
-                    name = signal.Signals(watch.received).name
+                if received:
+                    name = signal.Signals(received).name
                     raise Interrupted(
                         f"{name} received: saved {self.folder.path(done)} after step {done} of {settings.total_steps}; "
                         "the same command goes on from there",
-                        watch.received,
+                        received,
                     )
         return settings.total_steps
 
@@ -103,10 +109,29 @@ class TrainingLoop:
             self.evaluate(done)
 
     def _step(self, step: int) -> float:
-        settings = self.settings
-        rows = batch_indexes(settings.seed, step, len(self.features), settings.batch_size, settings.micro_batches)
-        batches = [self._batch(indexes) for indexes in rows]
-        return self.backend.train_step(batches, self.schedule(step), step_seed(settings.seed, step))
+        """One step; returns this process's part of the mean loss."""
+        settings, processes = self.settings, self.processes
+        parts = batch_indexes(
+            settings.seed, step, len(self.features), settings.global_batch, settings.batch_size,
+            processes.rank, processes.size,
+        )  # fmt: skip
+        batches = [self._batch(rows) for rows in parts]
+        shares = [len(rows) / settings.global_batch for rows in parts]
+        seed = step_seed(settings.seed, step, processes.rank)
+        return self.backend.train_step(batches, self.schedule(step), seed, shares)
+
+    def _together(self, loss: float, received: int | None) -> tuple[float, int]:
+        """The mean loss, and the number of a signal that any process received, else 0: the same on all of them.
+
+        Moving averages, which each process has from its own rows, become their mean.
+        """
+        if self.processes.size == 1:
+            return loss, received or 0
+        losses, signals = self.processes.stack(np.array([loss, received or 0], np.float64), "step").T
+        if averages := self.backend.ranges():
+            mean = self.processes.stack(np.array(list(averages.values()), np.float64), "ranges").mean(axis=0)
+            self.backend.set_ranges(dict(zip(averages, mean.astype(np.float32), strict=True)))
+        return float(losses.sum()), int(signals.max())
 
     def _batch(self, indexes: np.ndarray) -> Batch:
         length = padded_length(
@@ -119,39 +144,17 @@ class TrainingLoop:
         return batch
 
     def _save(self, step: int, saved: int) -> None:
+        """Saves on rank 0, after all processes have found their models equal."""
         state = TrainingState(step, self.settings.fingerprint, self.backend.optimizer_state())
         checkpoint = self.as_checkpoint()
         for name, tensor in checkpoint.tensors.items():
             if not np.isfinite(tensor).all():  # the update overflowed, although the loss and its gradient did not
                 raise UserError(self._not_finite(f"{name} is not finite after step {step}", saved))
-        path = self.folder.save(step, checkpoint, state)
+        where = f"after step {step} the processes' models differ, so nothing is saved"
+        self.processes.check_equal(checkpoint.tensors | checkpoint.ranges | state.optimizer, where)
+        path = self.processes.first(lambda: self.folder.save(step, checkpoint, state))
         logger.info("saved %s", path)
 
     def _not_finite(self, what: str, saved: int) -> str:
         good = f"the last good checkpoint is {self.folder.path(saved)}" if saved else "nothing was saved yet"
         return f"{what}; {good}; lower --learning_rate"
-
-
-def find_resume_point(folder: RunFolder, fingerprint: dict) -> int:
-    """The step to resume from, 0 for a fresh run.
-
-    Raises:
-        UserError: the folder holds checkpoints of another run.
-    """
-    resumable = [step for step in folder.steps() if folder.has_state(step)]
-    if not resumable:
-        if folder.steps():
-            raise UserError(
-                f"--output_dir {folder.folder} holds model.ckpt-{folder.steps()[-1]} without its training state, so "
-                "this run cannot resume from it; choose another folder, or --overwrite_output_dir to start anew"
-            )
-        return 0
-    newest = resumable[-1]
-    found = folder.fingerprint(newest)
-    if found != fingerprint:
-        raise UserError(
-            f"--output_dir {folder.folder} holds {folder.path(newest).name} of another run "
-            f"({describe_difference(found, fingerprint)}); choose another folder, or --overwrite_output_dir to start "
-            "anew"
-        )
-    return newest

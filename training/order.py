@@ -9,23 +9,22 @@ def epoch_permutation(seed: int, epoch: int, rows: int) -> np.ndarray:
 
 
 def batch_indexes(
-    seed: int, step: int, rows: int, batch_size: int, micro_batches: int = 1, rank: int = 0, world_size: int = 1
+    seed: int, step: int, rows: int, global_batch: int, batch_size: int, rank: int = 0, world_size: int = 1
 ) -> list[np.ndarray]:
-    """Rows of one rank's micro batches at a step: `micro_batches` arrays of `batch_size`.
+    """Rows of one rank's micro batches at a step: arrays of `batch_size`, the last one of what is left.
 
-    The permutations of epoch 0, 1, 2, ... form one endless stream; step s takes the next batch_size * micro_batches *
-    world_size rows of it, and rank r the r-th part of those, so that N ranks with batch B see what one rank with batch
-    N * B sees.
+    The permutations of epoch 0, 1, 2, ... form one endless stream; step s takes the next `global_batch` rows of it, and
+    rank r the r-th of `world_size` parts of those, as equal as can be. So any number of ranks sees at a step the rows
+    that one rank would see, and a run can go on with another number of ranks.
     """
-    global_batch = batch_size * micro_batches * world_size
-    start = step * global_batch + rank * batch_size * micro_batches
-    positions = np.arange(start, start + batch_size * micro_batches)
+    start, end = global_batch * rank // world_size, global_batch * (rank + 1) // world_size
+    positions = step * global_batch + np.arange(start, end)
     indexes = np.empty(len(positions), np.int64)
     epochs = positions // rows
     for epoch in np.unique(epochs):
         chosen = epochs == epoch
         indexes[chosen] = epoch_permutation(seed, int(epoch), rows)[positions[chosen] % rows]
-    return np.split(indexes, micro_batches)
+    return [indexes[first : first + batch_size] for first in range(0, len(indexes), batch_size)]
 
 
 def step_seed(seed: int, step: int, rank: int = 0) -> int:

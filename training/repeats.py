@@ -15,12 +15,13 @@ logger = logging.getLogger("twinquant")
 
 
 def run_repeatedly(
-    settings: CommonSettings, count: int, run: Callable[[Any], dict[str, float]]
+    settings: CommonSettings, count: int, run: Callable[[Any], dict[str, float]], writes: bool = True
 ) -> dict[str, dict[str, float]]:
     """Runs with the seeds seed to seed + count - 1, each in a folder of its own, and summarizes the scores.
 
     Args:
         run: executes a run with the settings it is given; a run that was finished before trains no step again.
+        writes: of several processes only rank 0 has scores, and writes them.
 
     Returns:
         What `summarize` gives, which is also written to runs.json in the output folder, with the scores of each run.
@@ -30,6 +31,8 @@ def run_repeatedly(
         folder = Path(settings.output_dir) / f"seed-{seed}"
         logger.info("run with seed %d, in %s", seed, folder)
         found[seed] = run(dataclasses.replace(settings, seed=seed, output_dir=str(folder)))
+    if not writes:
+        return {}
     summary = summarize(list(found.values()))
     runs = [{"seed": seed, "scores": scores} for seed, scores in found.items()]
     write_json_atomically(Path(settings.output_dir) / "runs.json", {"runs": runs, "summary": summary})

@@ -5,6 +5,7 @@ import json
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +17,17 @@ from checkpoints.checkpoint_state import latest_checkpoint
 from checkpoints.config import BertConfig
 from checkpoints.fastertransformer import write_fastertransformer
 from checkpoints.names import CLASSIFICATION
+from quantization.histogram import Observer
 from quantization.modes import Mode, custom_mode, get_mode
 from quantization.ranges import calibration_report, select_ranges
 from tasks.base import Task
 from training.calibration import find_ranges, observe
 from training.evaluations import Evaluations, describe_scores
 from training.initialization import complete_tensors, random_checkpoint
-from training.loop import LoopSettings, TrainingLoop, find_resume_point
-from training.prediction import Predictor, predict_all
+from training.loop import LoopSettings, TrainingLoop
+from training.prediction import Predictor, check_same_features, predict_all
+from training.processes import ALONE, Processes
+from training.resume import PROCESSES, describe_change, find_resume_point
 from training.saves import RunFolder
 from training.schedule import LearningRateSchedule, number_of_steps
 from training.teacher import teacher_config
@@ -43,15 +47,19 @@ class Run:
     tensors: dict[str, np.ndarray]
     evaluations: Evaluations | None = None
 
-    def __init__(self, settings: CommonSettings, backend_name: str, make_task: TaskFactory) -> None:
+    def __init__(
+        self, settings: CommonSettings, backend_name: str, make_task: TaskFactory, processes: Processes = ALONE
+    ) -> None:
         """Reads the checkpoint, the config and the vocabulary; the frameworks are not imported yet.
 
         Args:
             make_task: builds the task from the model's config and vocabulary file.
+            processes: all of them make the same calls; only rank 0 writes into the output folder.
         """
-        self.settings, self.backend_name = settings, backend_name
+        self.settings, self.backend_name, self.processes = settings, backend_name, processes
+        self.started_with = processes.size  # the number of processes that training was started with
         self.folder = RunFolder(settings.output_dir, backend_name, settings.keep_checkpoints)
-        start = self._start()
+        start = processes.share(self._start() if processes.is_first else None, "start")
         self.checkpoint = self._load(start) if start else Checkpoint(tensors={}, source="random weights")
         self.config = self._config()
         self.vocab_file = Path(self._found("vocab_file", settings.vocab_file or self.checkpoint.vocab_file))
@@ -65,16 +73,21 @@ class Run:
         settings = self.settings
         make_folder(settings.output_dir)
         self.resume_step = 0
+        if settings.do_train:
+            # From rank 0: the others need not read the whole file.
+            count = self.task.train_examples_count if self.processes.is_first else None
+            self.train_examples_count = self.processes.share(count, "examples")
         if settings.do_train and not settings.overwrite_output_dir:
-            self.resume_step = find_resume_point(self.folder, self.fingerprint())
-        if settings.do_train or settings.do_calib:
+            self._find_resume_point()
+        if self.processes.is_first and (settings.do_train or settings.do_calib):
             # Not before a prediction alone, which may run beside a training that is writing into the same folder.
             self.folder.remove_leftovers()
         if self.resume_step:
             self._load_backend_for_resume()
         else:
             self._load_backend()
-        write_json_atomically(Path(settings.output_dir) / "settings.json", settings.to_dict())
+        record = Path(settings.output_dir) / "settings.json"
+        self.processes.first(lambda: write_json_atomically(record, settings.to_dict()))
         if settings.do_calib and not self.resume_step:
             self.calibrate()
         if settings.do_train:
@@ -84,7 +97,8 @@ class Run:
     def calibrate(self) -> None:
         """Finds all ranges, saves model.ckpt-calibrated and calibration.json."""
         settings = self.settings
-        features = self.task.calibration_features(settings.calib_batch * settings.train_batch_size)
+        count = settings.calib_batch * settings.train_batch_size
+        features = self.processes.in_turns(lambda: self.task.calibration_features(count))
         observer = observe(
             self.backend,
             features,
@@ -92,7 +106,13 @@ class Run:
             settings.calib_batch,
             settings.max_seq_length,
             settings.calib_include_padding,
+            self.processes,
         )
+        self.processes.first(lambda: self._find_ranges(observer))
+        self.ranges = self.processes.share_arrays(self.ranges, "ranges")
+
+    def _find_ranges(self, observer: Observer) -> None:
+        settings = self.settings
         started = time.monotonic()
         self.ranges, clipped = find_ranges(
             observer, self.tensors, self.config, self.mode, settings.calib_method, settings.percentile
@@ -123,22 +143,27 @@ class Run:
             logger.info("training is complete: %s is there already", self.folder.path(self.resume_step))
             self.evaluations = Evaluations(self.folder, self.task, self.resume_step)
             # The run that trained it may have been killed before these.
-            self.folder.mark_latest(self.resume_step)
-            self._save_twin_file()
+            self.processes.first(self._finish_saves)
             return
         self._quantize(self.checkpoint.source, training=True)
         warmup = settings.warmup_steps
         if warmup is None:
             warmup = int(total * settings.warmup_proportion)
+        features = self.processes.in_turns(self.task.train_features)
+        check_same_features(features, self.processes)
+        learning_rate = settings.learning_rate
+        if settings.scale_learning_rate and self.started_with > 1:
+            learning_rate *= self.started_with
+            logger.info("the learning rate %g is multiplied by %d processes", settings.learning_rate, self.started_with)
         loop = TrainingLoop(
             self.backend,
-            self.task.train_features(),
-            LearningRateSchedule(settings.learning_rate, total, min(warmup, total - 1)),
+            features,
+            LearningRateSchedule(learning_rate, total, min(warmup, total - 1)),
             self.folder,
             LoopSettings(
                 total_steps=total,
                 batch_size=settings.train_batch_size,
-                micro_batches=settings.num_accumulation_steps,
+                global_batch=self._global_batch_size(),
                 max_seq_length=settings.max_seq_length,
                 pad_to_max_length=settings.pad_to_max_length or settings.use_xla,
                 seed=settings.seed,
@@ -151,8 +176,9 @@ class Run:
             self.as_checkpoint,
             self._teacher(),
             self._evaluate,
+            self.processes,
         )
-        if not self.resume_step and self.folder.steps():
+        if self.processes.is_first and not self.resume_step and self.folder.steps():
             logger.warning("--overwrite_output_dir: the training checkpoints of an earlier run are removed")
             self.folder.remove_all()
         self.evaluations = Evaluations(self.folder, self.task, self.resume_step)
@@ -160,28 +186,29 @@ class Run:
         loop.run(self.resume_step)
         self.tensors = self.backend.tensors()
         self.ranges = self._ranges_now()
-        self._save_twin_file()
+        self.processes.first(self._save_twin_file)
 
     def predict(self) -> dict[str, float]:
         """Predicts every set of the task, writes the answers and their scores, and returns the scores."""
         self._quantize(self.checkpoint.source)
         folder = Path(self.settings.output_dir)
         scores = self.score(self.backend, folder)
-        self.task.write_scores(scores, folder)
+        self.processes.first(lambda: self.task.write_scores(scores, folder))
         return scores
 
     def predict_checkpoints(self) -> dict[str, float]:
         """Scores every checkpoint of the output folder; the names of the scores end in `_<step>`."""
         settings = self.settings
         scores: dict[str, float] = {}
-        for step in self.folder.steps():
-            self.use_checkpoint(load_checkpoint(str(self.folder.path(step))))
+        steps = self.processes.share(self.folder.steps(), "steps")
+        for step in steps:
+            self.use_saved(self.folder.path(step))
             folder = Path(settings.output_dir) / f"evaluation-{step}"
             found = self.score(self.backend, folder, labeled_only=True)
-            self.task.write_scores(found, folder)
+            self.processes.first(partial(self.task.write_scores, found, folder))
             logger.info("%s: %s", self.folder.path(step).name, describe_scores(found))
             scores |= {f"{name}_{step}": value for name, value in found.items()}
-        if not scores:
+        if not steps:
             raise UserError(f"--eval_all_checkpoints: {self.folder.folder} holds no model.ckpt-<step>")
         return scores
 
@@ -191,13 +218,16 @@ class Run:
         Args:
             model: anything that predicts as a backend does.
             labeled_only: leave out the sets whose right answers are not known.
+
+        Returns:
+            The scores, on rank 0; the other processes know none.
         """
         settings = self.settings
         scores: dict[str, float] = {}
         for prediction_set in self.task.prediction_sets():
             if labeled_only and not prediction_set.has_labels:
                 continue
-            features = prediction_set.features()
+            features = self.processes.in_turns(prediction_set.features)
             started = time.monotonic()
             outputs = predict_all(
                 model,
@@ -205,21 +235,23 @@ class Run:
                 settings.predict_batch_size,
                 settings.max_seq_length,
                 settings.pad_to_max_length or settings.use_xla,
+                processes=self.processes,
             )
             seconds = time.monotonic() - started
             logger.info(
                 "predicted %s: %d rows in %.1f s, %.1f rows/s",
                 prediction_set.name, len(features), seconds, len(features) / seconds,
             )  # fmt: skip
-            scores |= prediction_set.finish(outputs, folder)
+            scores |= self.processes.first(partial(prediction_set.finish, outputs, folder)) or {}
         return scores
 
     def _ranges_now(self) -> dict[str, np.ndarray]:
         """The ranges that belong to the backend's weights: where training finds them, those alone."""
         return (self.backend.ranges() if self.mode.learns_ranges else {}) or self.ranges
 
-    def use_checkpoint(self, checkpoint: Checkpoint) -> None:
-        """Puts another trained model of the same config into the backend."""
+    def use_saved(self, path: Path) -> None:
+        """Puts another trained model of the same config, from the output folder, into the backend."""
+        checkpoint = self._shared(load_checkpoint(str(path)) if self.processes.is_first else None)
         self.ranges = dict(checkpoint.ranges)
         self.tensors = self._complete_tensors(checkpoint, self.config, new_head_allowed=False)
         self.backend.load(self.tensors)
@@ -230,13 +262,15 @@ class Run:
         """A backend of its own with another fine-tuned model that reads the same input, such as a teacher."""
         config = teacher_config(checkpoint, self.config, self.vocab_file, self.settings.max_seq_length)
         backend = self._make_backend(config)
-        backend.load(self._complete_tensors(checkpoint, config, new_head_allowed=False))
+        tensors = self._complete_tensors(checkpoint, config, new_head_allowed=False)
+        self.processes.check_equal(tensors, f"{checkpoint.source} is not the same for all processes")
+        backend.load(tensors)
         return backend
 
     def _evaluate(self, step: int) -> None:
         scores = self.score(self.backend, None, labeled_only=True)
         if self.evaluations is not None:
-            self.evaluations.add(step, scores, self.as_checkpoint)
+            self.processes.first(partial(self.evaluations.add, step, scores, self.as_checkpoint))
 
     def as_checkpoint(self) -> Checkpoint:
         """The backend's weights with everything that is saved beside them."""
@@ -250,9 +284,10 @@ class Run:
             metadata=self.checkpoint.metadata | lower,
         )
 
-    def fingerprint(self) -> dict:
+    def fingerprint(self, started_with: int | None = None) -> dict:
         """Everything that shapes the result of training, for telling this run from another."""
         settings = self.settings
+        started_with = started_with or self.started_with
         names = [
             "init_checkpoint", "train_batch_size", "num_accumulation_steps", "learning_rate", "warmup_proportion",
             "warmup_steps", "weight_decay", "adam_epsilon", "max_grad_norm", "seed", "pad_to_max_length", "use_fp16",
@@ -267,7 +302,7 @@ class Run:
         if settings.distillation:
             names += ["teacher", "distillation_loss", "distillation_loss_scale", "distillation_temperature"]
         values = {name: getattr(settings, name) for name in names} | self.task.training_fingerprint()
-        values |= {"backend": self.backend_name, "steps": self._total_steps()}
+        values |= {"backend": self.backend_name, "steps": self._total_steps(started_with), PROCESSES: started_with}
         values["vocab_file"] = sha256_of_file(self.vocab_file)
         values["config"] = json.dumps(dataclasses.asdict(self.config), sort_keys=True)
         return json.loads(json.dumps(values))
@@ -326,13 +361,13 @@ class Run:
             return custom_mode(**self.settings.custom_mode)
         return get_mode(self.settings.quant_mode or "ft2")
 
-    def _total_steps(self) -> int:
+    def _total_steps(self, started_with: int | None = None) -> int:
         settings = self.settings
-        examples, batch = self.task.train_examples_count, self._global_batch_size()
-        return number_of_steps(examples, batch, settings.num_train_epochs, settings.max_steps)
+        batch = self._global_batch_size(started_with)
+        return number_of_steps(self.train_examples_count, batch, settings.num_train_epochs, settings.max_steps)
 
     def _steps_per_epoch(self) -> int:
-        return max(1, self.task.train_examples_count // self._global_batch_size())
+        return max(1, self.train_examples_count // self._global_batch_size())
 
     def _evaluate_steps(self) -> int:
         """Steps between two evaluations during training; 0: none."""
@@ -340,8 +375,11 @@ class Run:
             return self._steps_per_epoch()
         return self.settings.evaluate_steps or 0
 
-    def _global_batch_size(self) -> int:
-        return self.settings.train_batch_size * self.settings.num_accumulation_steps
+    def _global_batch_size(self, started_with: int | None = None) -> int:
+        """Rows of a step over all processes that the run was started with."""
+        return (
+            self.settings.train_batch_size * self.settings.num_accumulation_steps * (started_with or self.started_with)
+        )
 
     def _make_backend(self, config: BertConfig, distillation: DistillationSettings | None = None):
         settings = self.settings
@@ -374,6 +412,9 @@ class Run:
         if not self.checkpoint.tensors and settings.do_train:
             self.checkpoint = random_checkpoint(self.config, self.task.head, settings.seed, self.task.num_labels)
         self.tensors = self._complete_tensors(self.checkpoint, self.config, new_head)
+        self.processes.check_equal(
+            self.tensors | self.ranges, f"{self.checkpoint.source} is not the same for all processes"
+        )
         self.backend = self._make_backend(self.config, distillation)
         self.backend.load(self.tensors)
         logger.info("%s", self.backend.describe_device())
@@ -382,12 +423,39 @@ class Run:
         task = self.task
         return complete_tensors(checkpoint, config, task.head, self.settings.seed, new_head_allowed, task.num_labels)
 
+    def _find_resume_point(self) -> None:
+        """Rank 0 alone looks: on other machines the output folder may be empty."""
+        found = None
+        if self.processes.is_first:
+            found = find_resume_point(self.folder, self.fingerprint, self.processes.size)
+        self.resume_step, self.started_with = self.processes.share(found, "resume point")
+        if self.started_with != self.processes.size:
+            change = describe_change(self.started_with, self.processes.size, self._global_batch_size())
+            logger.warning("warning: %s", change)
+
     def _load_backend_for_resume(self) -> None:
-        self.checkpoint, state = self.folder.load(self.resume_step)
+        checkpoint, state = self.folder.load(self.resume_step) if self.processes.is_first else (None, None)
+        self.checkpoint = self._shared(checkpoint)
         self.ranges = dict(self.checkpoint.ranges)
         self._load_backend()
-        self.backend.load_optimizer_state(state.optimizer)
+        optimizer = self.processes.share_arrays(state.optimizer if state else {}, "optimizer")
+        self.backend.load_optimizer_state(optimizer)
         logger.info("resuming from %s", self.folder.path(self.resume_step))
+
+    def _shared(self, checkpoint: Checkpoint | None) -> Checkpoint:
+        """The checkpoint that rank 0 has read from the output folder, on every process."""
+        if self.processes.size == 1:
+            assert checkpoint is not None
+            return checkpoint
+        read = checkpoint or Checkpoint(tensors={})
+        source, metadata = self.processes.share([read.source, read.metadata], "checkpoint")
+        tensors = self.processes.share_arrays(read.tensors, "tensors")
+        ranges = self.processes.share_arrays(read.ranges, "ranges")
+        return Checkpoint(tensors, ranges, self.config, source, self.vocab_file, metadata)
+
+    def _finish_saves(self) -> None:
+        self.folder.mark_latest(self.resume_step)
+        self._save_twin_file()
 
     def _quantize(self, source: str, training: bool = False) -> None:
         """Turns fake quantization on under --if_quant, off without."""

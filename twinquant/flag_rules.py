@@ -134,10 +134,12 @@ def check_launch(parsed: ParsedFlags) -> None:
     if rank > 0:
         raise UserError(
             f"--local_rank={rank} means a start by torch.distributed.launch or torchrun, which is not supported: "
-            "start one process, with --num_accumulation_steps to keep the global batch."
+            "start with mpirun or horovodrun, and give --horovod."
         )
     if parsed.given("local_rank"):
-        parsed.notes.append(f"note: --local_rank={rank} has no effect: one process trains.")
+        parsed.notes.append(
+            f"note: --local_rank={rank} has no effect: under mpirun or horovodrun each process knows its rank."
+        )
 
 
 def check_training(parsed: ParsedFlags) -> None:
@@ -195,6 +197,9 @@ def note_idle_phases(parsed: ParsedFlags, flags: Sequence[Flag]) -> None:
     teaching = {"teacher", "distillation_loss_scale", "distillation_loss", "distillation_temperature"}
     note_idle_flags(parsed, flags, "distillation", teaching)
     note_idle_flags(parsed, flags, "use_fp16", {"loss_scale"})
+    exchange = {"horovod_compression", "fusion_threshold_mb", "cycle_time_ms"}
+    stalls = {"stall_check_warning_time_seconds", "stall_check_shutdown_time_seconds"}
+    note_idle_flags(parsed, flags, "horovod", exchange | stalls)
 
 
 def note_idle_flags(

@@ -2,9 +2,13 @@
 
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 
 from twinquant.errors import UserError
+from twinquant.messages import rank_of_launch
+
+SPEAKING_SECONDS = 1.5
 
 
 def run_main(function: Callable[[Sequence[str]], int | None], program: str, argv: Sequence[str] | None = None) -> int:
@@ -18,8 +22,13 @@ def run_main(function: Callable[[Sequence[str]], int | None], program: str, argv
         code = function(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()
     except UserError as error:
+        rank = rank_of_launch()
+        if rank > 0:
+            # Most errors are met by all processes. Rank 0 is given the time to speak for all, and mpirun to end them.
+            time.sleep(SPEAKING_SECONDS)
+        where = f"rank {rank}: " if rank > 0 else ""
         # One line, also where a sentence quotes a value that has line breaks.
-        print(f"{program}: error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+        print(f"{program}: error: {where}{' '.join(str(error).split())}", file=sys.stderr, flush=True)
         return 2
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr, flush=True)

@@ -7,19 +7,18 @@ from collections.abc import Callable, Sequence
 
 from twinquant.errors import UserError
 from twinquant.flags import flag_names
-from twinquant.main import run_main
 
 PROCEDURE = "transformer_glue"
 
 
 def main_train(argv: Sequence[str] | None = None) -> int:
     """The console script nlp-train: fine-tune and evaluate with run_glue.py; returns the exit code."""
-    return run_main(lambda words: _run_glue(train_arguments(words)), "nlp-train", argv)
+    return _run_script(lambda words: _run_glue(train_arguments(words)), "nlp-train", argv)
 
 
 def main_inference(argv: Sequence[str] | None = None) -> int:
     """The console script nlp-inference: evaluate or predict with run_glue.py; returns the exit code."""
-    return run_main(lambda words: _run_glue(inference_arguments(words)), "nlp-inference", argv)
+    return _run_script(lambda words: _run_glue(inference_arguments(words)), "nlp-inference", argv)
 
 
 def train_arguments(argv: Sequence[str]) -> list[str]:
@@ -58,8 +57,14 @@ def _flags_of(program: str, argv: Sequence[str]) -> tuple[list[str], set[str]]:
     return words, flag_names(words)
 
 
+# Both import late: the scripts and what they share stand above this package, and only a run of them needs the rest.
+def _run_script(main: Callable[[Sequence[str]], int | None], program: str, argv: Sequence[str] | None) -> int:
+    from training.script import run_script
+
+    return run_script(main, program, argv)
+
+
 def _run_glue(argv: Sequence[str]) -> int | None:
-    # Imported here: the scripts stand above this package, and only a run of them needs the rest.
     from run_glue import main
 
     main_of_run_glue: Callable[[Sequence[str]], int | None] = main

@@ -75,7 +75,13 @@ class CommonSettings:
     json_summary: str | None
     disable_progress_bar: bool
     verbose_logging: bool
+
     horovod: bool
+    horovod_compression: str | None  # None: see training.launch
+    fusion_threshold_mb: float
+    cycle_time_ms: float | None  # None: Horovod's own
+    stall_check_warning_time_seconds: float | None  # None: see training.launch
+    stall_check_shutdown_time_seconds: float | None
 
     dialect: str  # whose defaults were used: "tensorflow" (ours), "pytorch" (FasterTransformer's), "hugging_face"
     explicit: frozenset[str]  # canonical names of the flags that the user gave

@@ -22,9 +22,9 @@ from twinquant.errors import UserError
 
 
 def choose_device(requested: str) -> torch.device:
-    """The device of that name; "auto" is a GPU when there is one."""
+    """The device of that name; "auto" is a GPU when there is one: the current one, which collectives.py chooses."""
     if requested == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
     try:
         device = torch.device(requested)
         torch.empty(0, device=device)
@@ -94,23 +94,29 @@ class PyTorchBackend(Backend):
         finally:
             self.quantization.observer = None
 
-    def train_step(self, batches: Sequence[Batch], learning_rate: float, seed: int) -> float:
+    def set_ranges(self, ranges: Mapping[str, np.ndarray]) -> None:
+        self.quantization.set_ranges(ranges)
+
+    def train_step(
+        self, batches: Sequence[Batch], learning_rate: float, seed: int, shares: Sequence[float] | None = None
+    ) -> float:
+        shares = shares or [1.0 / len(batches)] * len(batches)
         if self.optimizer is None:
             self.optimizer = AdamW(self.parameters, self.optimizer_settings)
         self.settings.training, self.quantization.learning, self.quantization.exact = True, True, False
         self.quantization.begin_step()
         torch.manual_seed(seed)  # PyTorch's dropout draws from the global generator
-        losses = [self._accumulate(self._inputs(batch), 1.0 / len(batches)) for batch in batches]
+        losses = [self._accumulate(self._inputs(b), share) for b, share in zip(batches, shares, strict=True)]
         gradients = [parameter.grad for parameter in self.parameters.values()]
-        if self.average_gradients is not None:
-            gradients = self.average_gradients(gradients)
+        if self.sum_gradients is not None:
+            gradients = self.sum_gradients(gradients)
         if self.loss_scale.used:
             torch._foreach_mul_(gradients, 1.0 / self.loss_scale.value)
         finite = self.optimizer.apply(gradients, learning_rate)
         self.quantization.end_step(finite)
         for parameter in self.parameters.values():
             parameter.grad = None
-        loss = sum(losses) / len(losses)
+        loss = sum(share * loss for share, loss in zip(shares, losses, strict=True))
         self.loss_scale.update(finite)
         if not finite and not self.loss_scale.used:
             return math.nan  # the gradient overflowed, even if the loss did not

@@ -1,6 +1,7 @@
 """The TensorFlow backend. Mirrors backends/pytorch/backend.py."""
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -20,7 +21,7 @@ from twinquant.errors import UserError
 
 
 def choose_device(requested: str) -> str:
-    """The device of that name; "auto" is a GPU when there is one."""
+    """The device of that name; "auto" is a GPU when there is one: the first visible, which collectives.py chooses."""
     gpus = tf.config.list_logical_devices("GPU")
     if requested == "auto":
         return gpus[0].name if gpus else "/CPU:0"
@@ -91,26 +92,32 @@ class TensorFlowBackend(Backend):
         finally:
             self.quantization.observer = None
 
-    def train_step(self, batches: Sequence[Batch], learning_rate: float, seed: int) -> float:
+    def set_ranges(self, ranges: Mapping[str, np.ndarray]) -> None:
+        self.quantization.set_ranges(ranges)
+
+    def train_step(
+        self, batches: Sequence[Batch], learning_rate: float, seed: int, shares: Sequence[float] | None = None
+    ) -> float:
+        shares = shares or [1.0 / len(batches)] * len(batches)
         if self.optimizer is None:
             self.optimizer = AdamW(self.parameters, self.optimizer_settings)
         if self.quantization.begin_step():
             self._compile_gradients()
         losses, gradients = [], None
-        for number, batch in enumerate(batches):
+        for number, (batch, share) in enumerate(zip(batches, shares, strict=True)):
             step_seed = tf.constant([seed, number], tf.int32)
             loss, new = self._gradients(
-                self._inputs(batch), step_seed, tf.constant(self.loss_scale.value / len(batches), tf.float32)
+                self._inputs(batch), step_seed, tf.constant(self.loss_scale.value * share, tf.float32)
             )
             losses.append(float(loss))
             gradients = new if gradients is None else [a + b for a, b in zip(gradients, new, strict=True)]
-        if self.average_gradients is not None:
-            gradients = self.average_gradients(gradients)
+        if self.sum_gradients is not None:
+            gradients = self.sum_gradients(gradients)
         if self.loss_scale.used:
             gradients = [gradient * (1.0 / self.loss_scale.value) for gradient in gradients]
         finite = self.optimizer.apply(gradients, learning_rate)
         self.quantization.end_step(finite)
-        loss = sum(losses) / len(losses)
+        loss = sum(share * loss for share, loss in zip(shares, losses, strict=True))
         self.loss_scale.update(finite)
         if not finite and not self.loss_scale.used:
             return math.nan  # the gradient overflowed, even if the loss did not
@@ -127,7 +134,8 @@ class TensorFlowBackend(Backend):
 
     def describe_device(self) -> str:
         place = "cpu" if "CPU" in self.device else self.device
-        threads = tf.config.threading.get_intra_op_parallelism_threads() or "all"
+        threads = tf.config.threading.get_intra_op_parallelism_threads()
+        threads = threads or os.environ.get("TF_NUM_INTRAOP_THREADS") or "all"
         return f"TensorFlow {tf.__version__} on {place}, {threads} threads, {self.product_dtype.name} matrix products"
 
     def _compile(self) -> None:

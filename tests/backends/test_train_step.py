@@ -250,11 +250,11 @@ def test_the_average_over_processes_is_taken_before_clipping(backend_name):
         seen.extend(tuple(gradient.shape) for gradient in gradients)
         return [gradient * 0.0 for gradient in gradients]
 
-    backend.average_gradients = nothing
+    backend.sum_gradients = nothing
     try:
         backend.train_step([batch], 1.0, 0)
     finally:
-        backend.average_gradients = None
+        backend.sum_gradients = None
     own = [a.shape[::-1] if backend_name == "pytorch" and n.endswith("kernel") else a.shape for n, a in TENSORS.items()]
     assert seen == own
     for name, array in backend.optimizer_state().items():

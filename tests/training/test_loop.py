@@ -15,7 +15,8 @@ from quantization.modes import get_mode
 from quantization.ranges import select_ranges
 from training.initialization import complete_tensors
 from training.interruption import Interrupted
-from training.loop import LoopSettings, TrainingLoop, find_resume_point
+from training.loop import LoopSettings, TrainingLoop
+from training.resume import find_resume_point
 from training.saves import RunFolder
 from training.schedule import LearningRateSchedule
 from twinquant.errors import UserError
@@ -24,11 +25,11 @@ CONFIG = tiny_config(num_hidden_layers=1, num_attention_heads=2, hidden_size=16,
 TENSORS = tiny_tensors(CONFIG)
 FEATURES = ToyFeatures(CONFIG, 13)
 MODE = get_mode("ft2")
-FINGERPRINT = {"seed": 3}
+FINGERPRINT = {"seed": 3, "processes": 1}
 SETTINGS = LoopSettings(
     total_steps=7,
     batch_size=3,
-    micro_batches=2,
+    global_batch=6,
     max_seq_length=24,
     pad_to_max_length=True,  # one length: TensorFlow traces its graph once
     seed=3,
@@ -60,7 +61,7 @@ class Runner:
 
     def start(self, on_step=None, settings=SETTINGS, teacher=None, evaluate=None):
         """Returns the backend as the loop left it. `on_step(step)` is called before every train_step."""
-        first = find_resume_point(self.folder, FINGERPRINT)
+        first, _ = find_resume_point(self.folder, lambda processes: FINGERPRINT)
         checkpoint, state = Checkpoint(TENSORS, calibrated(), CONFIG, "start"), None
         if first:
             checkpoint, state = self.folder.load(first)
@@ -73,8 +74,8 @@ class Runner:
             self.watch(backend, on_step)
         self.losses, train_step = {}, backend.train_step
 
-        def remembering(batches, learning_rate, seed):
-            loss = train_step(batches, learning_rate, seed)
+        def remembering(batches, learning_rate, seed, shares):
+            loss = train_step(batches, learning_rate, seed, shares)
             self.losses[seed] = loss
             return loss
 
@@ -144,7 +145,7 @@ def test_a_run_broken_off_ends_with_the_same_bits(backend_name, tmp_path):
     assert len(runner.losses) == 2
     for folder in (runner.folder, RunFolder(tmp_path / "unbroken", backend_name, 2)):
         assert_equal(folder.load(7)[0].tensors, unbroken.tensors())
-    assert find_resume_point(runner.folder, FINGERPRINT) == 7
+    assert find_resume_point(runner.folder, lambda processes: FINGERPRINT) == (7, 1)
 
 
 def test_checkpoints_are_saved_when_due(tmp_path):
@@ -160,7 +161,7 @@ class Recorder:
     def __init__(self, losses=None) -> None:
         self.losses, self.calls = losses or {}, []
 
-    def train_step(self, batches, learning_rate, seed):
+    def train_step(self, batches, learning_rate, seed, shares):
         self.calls.append((batches, learning_rate, seed))
         return self.losses.get(len(self.calls) - 1, 1.0)
 
@@ -258,18 +259,23 @@ def test_a_second_signal_acts_at_once(tmp_path):
 
 def test_resume_points(tmp_path):
     folder = RunFolder(tmp_path, "pytorch", 2)
-    assert find_resume_point(folder, FINGERPRINT) == 0
+
+    def find(folder=folder, processes=1, seed=3):
+        return find_resume_point(folder, lambda started_with: {"seed": seed, "processes": started_with}, processes)
+
+    assert find() == (0, 1) and find(processes=4) == (0, 4)
     loop(Recorder(), folder).run()
-    assert find_resume_point(folder, FINGERPRINT) == 7
+    assert find() == (7, 1)
+    assert find(processes=4) == (7, 1)  # the number it was started with, which its steps go on with
     with pytest.raises(UserError, match=r"holds model.ckpt-7 of another run \(seed: 3 there, 4 here\)"):
-        find_resume_point(folder, {"seed": 4})
+        find(seed=4)
     folder.save(9, Checkpoint(dict(TENSORS), {}, CONFIG, "x"))  # without a state: not of a training run
-    assert find_resume_point(folder, FINGERPRINT) == 7
+    assert find() == (7, 1)
     other = RunFolder(tmp_path / "other", "pytorch", 2)
     (tmp_path / "other").mkdir()
     other.save(9, Checkpoint(dict(TENSORS), {}, CONFIG, "x"))
     with pytest.raises(UserError, match="holds model.ckpt-9 without its training state"):
-        find_resume_point(other, FINGERPRINT)
+        find(other)
 
 
 def test_evaluation_every_few_steps_and_after_the_last(backend_name, tmp_path):
