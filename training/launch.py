@@ -16,9 +16,8 @@ from twinquant.settings import CommonSettings
 _WORLD_SIZE_VARIABLES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MPI_LOCALNRANKS", "HOROVOD_SIZE", "WORLD_SIZE")
 _LOCAL_SIZE_VARIABLES = ("OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS", "HOROVOD_LOCAL_SIZE")
 
-# Longer than any two processes of a healthy run are apart. What one process does alone is not counted: see
-# Processes.together.
-STALL_WARNING_SECONDS, STALL_SHUTDOWN_SECONDS = 15.0, 40.0
+# The flags' stall times are longer than two processes of a healthy run are apart. What one process does alone is not
+# counted (Processes.together), but compiling is.
 COMPILING_SECONDS = 300.0  # where every process first compiles the model, some of them longer than others
 WATCHDOG_MARGIN_SECONDS = 10.0  # Horovod's stall check names the missing rank, so it comes first
 
@@ -63,16 +62,19 @@ def prepare_environment(settings: CommonSettings, environment: MutableMapping[st
     threads = str(threads_per_process(environment))
     for variable in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
         environment.setdefault(variable, threads)
-    warning = settings.stall_check_warning_time_seconds or STALL_WARNING_SECONDS
     shutdown = settings.stall_check_shutdown_time_seconds
-    if shutdown is None:
-        shutdown = COMPILING_SECONDS if settings.use_xla else STALL_SHUTDOWN_SECONDS
-    environment.setdefault("HOROVOD_STALL_CHECK_TIME_SECONDS", str(round(warning)))
-    environment.setdefault("HOROVOD_STALL_SHUTDOWN_TIME_SECONDS", str(round(shutdown)))
+    if settings.use_xla and "stall_check_shutdown_time_seconds" not in settings.explicit:
+        shutdown = COMPILING_SECONDS
+    for flag, variable, value in (
+        ("stall_check_warning_time_seconds", "HOROVOD_STALL_CHECK_TIME_SECONDS",
+         round(settings.stall_check_warning_time_seconds)),
+        ("stall_check_shutdown_time_seconds", "HOROVOD_STALL_SHUTDOWN_TIME_SECONDS", round(shutdown)),
+        ("cycle_time_ms", "HOROVOD_CYCLE_TIME", settings.cycle_time_ms),
+    ):  # fmt: skip
+        if flag in settings.explicit or variable not in environment:
+            environment[variable] = str(value)
     # Buckets are formed by us (Collectives.buckets), and must not be joined again by chance.
     environment.setdefault("HOROVOD_FUSION_THRESHOLD", "0")
-    if settings.cycle_time_ms is not None:
-        environment["HOROVOD_CYCLE_TIME"] = str(settings.cycle_time_ms)
     try:
         return float(environment["HOROVOD_STALL_SHUTDOWN_TIME_SECONDS"]) + WATCHDOG_MARGIN_SECONDS
     except ValueError:

@@ -138,16 +138,16 @@ MULTI_PROCESS_FLAGS = (
          "horovodrun started. --train_batch_size is each process's, and the learning rate is multiplied by their "
          "number (not with the PyTorch script's flags). A single process trains as without it."),
     Flag("horovod_compression", str, None, "multi-process", "How gradients travel between the processes: none, as "
-         "float32, or fp16, half the bytes. When not given: fp16 with --use_fp16, as the original, else none. (Horovod "
-         "cannot add bfloat16.)", choices=("none", "fp16")),
+         "float32, or fp16, half the bytes. Horovod cannot add bfloat16. When not given: fp16 with --use_fp16, as the "
+         "original, else none.", choices=("none", "fp16")),
     Flag("fusion_threshold_mb", float, 64.0, "multi-process", "Gradients are joined into buffers of at most so many "
          "MiB, each added up in one operation.", within="(0, inf)"),
-    Flag("cycle_time_ms", float, None, "multi-process", "Milliseconds between two looks of Horovod for work; its own "
-         "default (1, or HOROVOD_CYCLE_TIME) when not given.", within="(0, inf)"),
-    Flag("stall_check_warning_time_seconds", float, None, "multi-process", "Warn when a process has kept the others "
-         "waiting for so long; 15 when not given.", within="(0, inf)"),
-    Flag("stall_check_shutdown_time_seconds", float, None, "multi-process", "End all processes when one has kept the "
-         "others waiting for so long; 40 when not given, 300 with --use_xla.", within="(0, inf)"),
+    Flag("cycle_time_ms", float, 1.0, "multi-process", "Milliseconds between two looks of Horovod for work.",
+         within="(0, inf)"),
+    Flag("stall_check_warning_time_seconds", float, 15.0, "multi-process", "Warn when a process has kept the others "
+         "waiting for so long.", within="[1, inf)"),
+    Flag("stall_check_shutdown_time_seconds", float, 40.0, "multi-process", "End all processes when one has kept the "
+         "others waiting for so long. When not given, 300 with --use_xla.", within="[1, inf)"),
     Flag("local_rank", int, -1, "multi-process", "Accepted, and not needed: under mpirun or horovodrun each process "
          "knows its rank.", kept=False, within="[-1, inf)"),
 )

@@ -138,7 +138,7 @@ def check_launch(parsed: ParsedFlags) -> None:
         )
     if parsed.given("local_rank"):
         parsed.notes.append(
-            f"note: --local_rank={rank} has no effect: under mpirun or horovodrun each process knows its rank."
+            f"note: --local_rank={rank} has no effect: mpirun and horovodrun tell each process its rank."
         )
 
 

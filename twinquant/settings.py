@@ -79,9 +79,9 @@ class CommonSettings:
     horovod: bool
     horovod_compression: str | None  # None: see training.launch
     fusion_threshold_mb: float
-    cycle_time_ms: float | None  # None: Horovod's own
-    stall_check_warning_time_seconds: float | None  # None: see training.launch
-    stall_check_shutdown_time_seconds: float | None
+    cycle_time_ms: float
+    stall_check_warning_time_seconds: float
+    stall_check_shutdown_time_seconds: float
 
     dialect: str  # whose defaults were used: "tensorflow" (ours), "pytorch" (FasterTransformer's), "hugging_face"
     explicit: frozenset[str]  # canonical names of the flags that the user gave

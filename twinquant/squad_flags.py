@@ -74,10 +74,11 @@ The five commands, with $BERT a folder of bert_config.json, vocab.txt and bert_m
       --learning_rate=8e-5 --num_train_epochs=10.0 --quant_mode=ft2 \
       --distillation=True --teacher=out/finetuned/model.ckpt-5474
 
-The originals ran on four GPUs: mpirun -np 4 -H localhost:4 python run_squad.py ... --horovod, with a
-batch of 8 each and the learning rate multiplied by 4. In one process that is a batch of 32 (if memory
-is short, --num_accumulation_steps) and four times their learning rate, as above. Command lines written
-for FasterTransformer's PyTorch script (--bert_model, --config_file) keep that script's defaults.
+The originals ran on four GPUs (mpirun -np 4 -H localhost:4 python run_squad.py ... --horovod) with
+a batch of 8 each and the learning rate multiplied by 4. In one process that is a batch of 32 (if
+memory is short, --num_accumulation_steps) and four times their learning rate, as above. Command
+lines written for FasterTransformer's PyTorch script (--bert_model, --config_file) keep that
+script's defaults.
 """
 
 # fmt: off

@@ -78,7 +78,8 @@ class TensorFlowBackend(Backend):
 
     def predict(self, batch: Batch) -> dict[str, np.ndarray]:
         self.quantization.check_ranges()
-        logits = self._predict(self._inputs(batch))
+        inputs = self._inputs(batch)
+        logits = self._graph(self._predict, inputs)(inputs)
         return {name: x.numpy() for name, x in zip(OUTPUT_NAMES[self.head], logits, strict=True)}
 
     def observe(self, batch: Batch, observer: Observer, include_padding: bool) -> None:
@@ -106,9 +107,8 @@ class TensorFlowBackend(Backend):
         losses, gradients = [], None
         for number, (batch, share) in enumerate(zip(batches, shares, strict=True)):
             step_seed = tf.constant([seed, number], tf.int32)
-            loss, new = self._gradients(
-                self._inputs(batch), step_seed, tf.constant(self.loss_scale.value * share, tf.float32)
-            )
+            inputs, factor = self._inputs(batch), tf.constant(self.loss_scale.value * share, tf.float32)
+            loss, new = self._graph(self._gradients, inputs, step_seed, factor)(inputs, step_seed, factor)
             losses.append(float(loss))
             gradients = new if gradients is None else [a + b for a, b in zip(gradients, new, strict=True)]
         if self.sum_gradients is not None:
@@ -139,12 +139,24 @@ class TensorFlowBackend(Backend):
         return f"TensorFlow {tf.__version__} on {place}, {threads} threads, {self.product_dtype.name} matrix products"
 
     def _compile(self) -> None:
-        """Makes new graphs of prediction and gradients; each accepts any batch size and length."""
-        self._predict = tf.function(self._predict_eagerly, reduce_retracing=True, jit_compile=self.runtime.compile)
+        """Makes new graphs of prediction and gradients."""
+        self._predict = tf.function(self._predict_eagerly, jit_compile=self.runtime.compile)
         self._compile_gradients()
 
     def _compile_gradients(self) -> None:
-        self._gradients = tf.function(self._gradients_eagerly, reduce_retracing=True, jit_compile=self.runtime.compile)
+        self._gradients = tf.function(self._gradients_eagerly, jit_compile=self.runtime.compile)
+
+    def _graph(self, function, inputs: dict[str, tf.Tensor], *others: tf.Tensor):
+        """The function's graph for inputs of these names, of any batch size and length.
+
+        One graph from the first call on: TensorFlow would make one for the first length it sees and a general one after
+        the second, and a resumed run would not go through the graphs of an unbroken one. Tracing also takes long.
+        """
+        if tf.config.functions_run_eagerly():  # TensorFlow's switch for debugging
+            return function
+        open_sizes = {name: tf.TensorSpec([None] * len(x.shape), x.dtype, name) for name, x in inputs.items()}
+        # TensorFlow keeps the graph and returns it for equal specifications.
+        return function.get_concrete_function(open_sizes, *others)
 
     def _inputs(self, batch: Batch) -> dict[str, tf.Tensor]:
         with tf.device(self.device):

@@ -105,10 +105,11 @@ def test_what_the_user_has_set_stays(settings):
 
 
 def test_flags_about_stalls(settings):
-    environment = {}
+    environment = {"HOROVOD_STALL_SHUTDOWN_TIME_SECONDS": "99"}  # a flag that is given counts for more
     own = dataclasses.replace(
-        settings, stall_check_warning_time_seconds=3.0, stall_check_shutdown_time_seconds=7.0, cycle_time_ms=2.5
-    )
+        settings, stall_check_warning_time_seconds=3.0, stall_check_shutdown_time_seconds=7.0, cycle_time_ms=2.5,
+        explicit=settings.explicit | {"stall_check_shutdown_time_seconds"},
+    )  # fmt: skip
     assert prepare_environment(own, environment) == 17.0
     assert environment["HOROVOD_STALL_CHECK_TIME_SECONDS"] == "3"
     assert environment["HOROVOD_STALL_SHUTDOWN_TIME_SECONDS"] == "7"

@@ -50,7 +50,7 @@ def test_switched_off_they_are_no_news(squad, flag):
         ("--fp16_opt_level=O2", "mixed precision has one level here"),
         ("--server_ip=1.2.3.4", "no remote debugger is attached."),
         ("--server_port=1234", "no remote debugger is attached."),
-        ("--local_rank=-1", "one process trains."),
+        ("--local_rank=-1", "mpirun and horovodrun tell each process its rank."),
         ("--model_type=bert", "the model is always BERT."),
     ],
 )
