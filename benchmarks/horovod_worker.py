@@ -4,11 +4,12 @@ An order is a file of JSON in the folder of the job; what all ranks found in a r
 Between two rounds the starter stops the process with SIGSTOP, so that another job is measured without its idle threads.
 """
 
+import contextlib
 import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -33,6 +34,7 @@ from twinquant.memory import keep_freed_memory
 
 PREFIX = "RESULT "  # of the lines that rank 0 prints
 ROWS = 512  # of the random data set
+THREADS = Path("/proc/self/task")
 
 Do = Callable[[dict[str, Any]], dict[str, Any]]
 """Takes an order and returns what this rank found."""
@@ -160,7 +162,11 @@ def saving(options: dict[str, Any], processes: Processes) -> Do:
 
 
 def features(options: dict[str, Any], processes: Processes) -> Do:
-    """Orders: "cache", a new folder. Finds the CPU seconds of this rank's turn and of the whole phase."""
+    """Orders: "cache", a new folder. Finds the CPU seconds of this rank's turn and of the whole phase.
+
+    The turn is without the threads that were there before, such as Horovod's, which keep asking for work.
+    """
+    others = set(os.listdir(THREADS)) if processes.size > 1 else set()
 
     def do(order: dict[str, Any]) -> dict[str, Any]:
         own = 0.0
@@ -168,9 +174,9 @@ def features(options: dict[str, Any], processes: Processes) -> Do:
 
         def work() -> Features:
             nonlocal own
-            begin = time.process_time()
+            begin = cpu_seconds(others)
             made = task.train_features()
-            own = time.process_time() - begin
+            own = cpu_seconds(others) - begin
             return made
 
         wait_for_all(processes)
@@ -188,6 +194,16 @@ WORKS = {"training": training, "exchange": exchange, "saving": saving, "features
 def wait_for_all(processes: Processes) -> None:
     """Returns when all processes have come here."""
     processes.stack(np.zeros(1), "wait")
+
+
+def cpu_seconds(others: Collection[str] = ()) -> float:
+    """CPU seconds so far of this process's threads, without the `others`."""
+    nanoseconds = 0
+    for thread in THREADS.iterdir():
+        with contextlib.suppress(OSError):  # one that has ended meanwhile
+            if thread.name not in others:
+                nanoseconds += int((thread / "schedstat").read_text().split()[0])
+    return nanoseconds / 1e9
 
 
 def _tensor(backend: str, array: np.ndarray) -> Any:

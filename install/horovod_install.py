@@ -117,7 +117,14 @@ def run_logged(command: Sequence[str], doing: str, environment: Mapping[str, str
     with open(LOG, "ab") as log:
         log.write(f"\n$ {' '.join(command)}\n".encode())
         log.flush()
-        code = subprocess.run(command, stdout=log, stderr=log, env=environment).returncode
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
+        try:
+            code = process.wait()
+        except BaseException:
+            # pip's children too: compilers would go on for minutes.
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait()
+            raise
     if code:
         last = LOG.read_text(errors="replace").strip().splitlines()[-1]
         raise UserError(f"{doing} failed with exit code {code} ({last}); the whole output is in {LOG}")
@@ -263,6 +270,7 @@ def main(arguments: Sequence[str]) -> None:
     """Takes no arguments."""
     if arguments:
         raise UserError(f"no arguments are taken, found {' '.join(arguments)}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was begun is ended and removed
     install(os.environ, lambda line: print(f"horovod: {line}", flush=True))
 
 

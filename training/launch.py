@@ -98,8 +98,9 @@ def launch(settings: CommonSettings, backend_name: str) -> tuple[Processes, list
             "folder: give --horovod to train one model together, or start a single process"
         )
     limit = prepare_environment(settings)
-    compression = settings.horovod_compression or ("fp16" if settings.use_fp16 else "none")
-    collectives = create_collectives(backend_name, compression, round(settings.fusion_threshold_mb * 2**20))
+    collectives = create_collectives(
+        backend_name, settings.horovod_compression, round(settings.fusion_threshold_mb * 2**20)
+    )
     if collectives.size != count:
         raise UserError(
             f"{variable} says that {count} processes were started, but Horovod finds {collectives.size}: it was built "
@@ -109,7 +110,7 @@ def launch(settings: CommonSettings, backend_name: str) -> tuple[Processes, list
     _check_equal_start(processes, settings, backend_name)
     notes = [
         f"processes: {count}, on {_machines(processes)} machine(s), with {os.environ['OMP_NUM_THREADS']} thread(s) "
-        f"each; gradients travel as {'float16' if compression == 'fp16' else 'float32'}"
+        f"each; gradients travel as {'float16' if settings.horovod_compression == 'fp16' else 'float32'}"
     ]
     if settings.do_train and "OMPI_COMM_WORLD_SIZE" in os.environ:
         notes += _notes_on_stopping()

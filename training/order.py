@@ -1,10 +1,13 @@
 """Which rows make up which batch: a function of the seed and the step alone, so that a resumed run needs no state."""
 
+from functools import lru_cache
+
 import numpy as np
 
 
+@lru_cache(maxsize=2)  # every step asks for one, two at the border of epochs, and millions of rows take a second
 def epoch_permutation(seed: int, epoch: int, rows: int) -> np.ndarray:
-    """The order of an epoch: int64 [rows], the same on every backend, rank and machine."""
+    """The order of an epoch: int64 [rows], not to be written to, the same on every backend, rank and machine."""
     return np.random.Generator(np.random.PCG64([seed, epoch])).permutation(rows)
 
 

@@ -1,9 +1,18 @@
 """Where a run goes on: from the newest checkpoint of the same run in its folder, whatever the number of processes."""
 
+import dataclasses
+import json
 from collections.abc import Callable
+from pathlib import Path
 
+from checkpoints.checkpoint import Checkpoint
+from checkpoints.config import BertConfig
+from quantization.modes import Mode
+from training.processes import Processes
 from training.saves import RunFolder, describe_difference
 from twinquant.errors import UserError
+from twinquant.files import sha256_of_file
+from twinquant.settings import CommonSettings
 
 PROCESSES = "processes"
 """The name in a fingerprint of the number of processes that the run was started with. It shapes the result through the
@@ -29,7 +38,8 @@ def find_resume_point(folder: RunFolder, fingerprint: Callable[[int], dict], pro
             )
         return 0, processes
     newest = resumable[-1]
-    found = {PROCESSES: 1} | folder.fingerprint(newest)
+    # Runs of the time before there were several processes do not tell these two.
+    found = {PROCESSES: 1, "horovod_compression": "none"} | folder.fingerprint(newest)
     expected = fingerprint(found[PROCESSES])
     if found != expected:
         raise UserError(
@@ -47,3 +57,46 @@ def describe_change(started_with: int, processes: int, global_batch: int) -> str
         f"{global_batch} rows, at the same learning rate; the processes' shares of them, and so the dropout and the "
         "last bits of sums, are others than in an unbroken run"
     )
+
+
+def settings_fingerprint(settings: CommonSettings, mode: Mode) -> dict:
+    """The flags that shape the result of training, as values that JSON holds."""
+    names = [
+        "init_checkpoint", "train_batch_size", "num_accumulation_steps", "learning_rate", "warmup_proportion",
+        "warmup_steps", "weight_decay", "adam_epsilon", "max_grad_norm", "seed", "pad_to_max_length", "use_fp16",
+        "use_xla", "if_quant", "do_calib", "distillation", "horovod_compression",
+    ]  # fmt: skip
+    if settings.if_quant:
+        names += ["quant_mode", "custom_mode"]
+    if mode.learns_ranges:
+        names += ["start_step", "ema_decay"]
+    if settings.do_calib:
+        names += ["calib_batch", "calib_method", "percentile", "calib_include_padding"]
+    if settings.distillation:
+        names += ["teacher", "distillation_loss", "distillation_loss_scale", "distillation_temperature"]
+    found: dict = json.loads(json.dumps({name: getattr(settings, name) for name in names}))
+    return found
+
+
+def model_fingerprint(config: BertConfig, vocab_file: Path) -> dict:
+    """The model's shape and its vocabulary, as values that JSON holds."""
+    return {
+        "vocab_file": sha256_of_file(vocab_file),
+        "config": json.dumps(dataclasses.asdict(config), sort_keys=True),
+    }
+
+
+def share_checkpoint(
+    processes: Processes, checkpoint: Checkpoint | None, config: BertConfig, vocab_file: Path
+) -> Checkpoint:
+    """A checkpoint of the output folder, which rank 0 has read, on every process.
+
+    The others need not see that folder, and give None.
+    """
+    if processes.size == 1 and checkpoint is not None:
+        return checkpoint
+    read = checkpoint or Checkpoint(tensors={})
+    source, metadata = processes.share([read.source, read.metadata], "checkpoint")
+    tensors = processes.share_arrays(read.tensors, "tensors")
+    ranges = processes.share_arrays(read.ranges, "ranges")
+    return Checkpoint(tensors, ranges, config, source, vocab_file, metadata)

@@ -1,7 +1,5 @@
 """The phases of a script in order: load, calibrate, train, predict. Only here do tasks and backends meet."""
 
-import dataclasses
-import json
 import logging
 import time
 from collections.abc import Callable
@@ -13,10 +11,8 @@ import numpy as np
 from backends import create_backend
 from backends.base import Backend, DistillationSettings, OptimizerSettings, RuntimeSettings
 from checkpoints.checkpoint import Checkpoint, load_checkpoint
-from checkpoints.checkpoint_state import latest_checkpoint
 from checkpoints.config import BertConfig
 from checkpoints.fastertransformer import write_fastertransformer
-from checkpoints.names import CLASSIFICATION
 from quantization.histogram import Observer
 from quantization.modes import Mode, custom_mode, get_mode
 from quantization.ranges import calibration_report, select_ranges
@@ -27,12 +23,20 @@ from training.initialization import complete_tensors, random_checkpoint
 from training.loop import LoopSettings, TrainingLoop
 from training.prediction import Predictor, check_same_features, predict_all
 from training.processes import ALONE, Processes
-from training.resume import PROCESSES, describe_change, find_resume_point
+from training.resume import (
+    PROCESSES,
+    describe_change,
+    find_resume_point,
+    model_fingerprint,
+    settings_fingerprint,
+    share_checkpoint,
+)
 from training.saves import RunFolder
 from training.schedule import LearningRateSchedule, number_of_steps
+from training.start import config_of, config_with_labels, start_of, vocab_file_of
 from training.teacher import teacher_config
 from twinquant.errors import UserError
-from twinquant.files import make_folder, sha256_of_file, write_json_atomically
+from twinquant.files import make_folder, write_json_atomically
 from twinquant.settings import CommonSettings
 
 logger = logging.getLogger("twinquant")
@@ -59,12 +63,12 @@ class Run:
         self.settings, self.backend_name, self.processes = settings, backend_name, processes
         self.started_with = processes.size  # the number of processes that training was started with
         self.folder = RunFolder(settings.output_dir, backend_name, settings.keep_checkpoints)
-        start = processes.share(self._start() if processes.is_first else None, "start")
+        start = processes.share(start_of(settings) if processes.is_first else None, "start")
         self.checkpoint = self._load(start) if start else Checkpoint(tensors={}, source="random weights")
-        self.config = self._config()
-        self.vocab_file = Path(self._found("vocab_file", settings.vocab_file or self.checkpoint.vocab_file))
+        self.config = config_of(settings, self.checkpoint)
+        self.vocab_file = vocab_file_of(settings, self.checkpoint)
         self.task = make_task(self.config, self.vocab_file)
-        self.config = self._config_with_labels()
+        self.config = config_with_labels(self.config, self.task, self.checkpoint)
         self.mode = self._mode()
         self.ranges = dict(self.checkpoint.ranges)
 
@@ -251,7 +255,8 @@ class Run:
 
     def use_saved(self, path: Path) -> None:
         """Puts another trained model of the same config, from the output folder, into the backend."""
-        checkpoint = self._shared(load_checkpoint(str(path)) if self.processes.is_first else None)
+        read = load_checkpoint(str(path)) if self.processes.is_first else None
+        checkpoint = share_checkpoint(self.processes, read, self.config, self.vocab_file)
         self.ranges = dict(checkpoint.ranges)
         self.tensors = self._complete_tensors(checkpoint, self.config, new_head_allowed=False)
         self.backend.load(self.tensors)
@@ -286,75 +291,13 @@ class Run:
 
     def fingerprint(self, started_with: int | None = None) -> dict:
         """Everything that shapes the result of training, for telling this run from another."""
-        settings = self.settings
         started_with = started_with or self.started_with
-        names = [
-            "init_checkpoint", "train_batch_size", "num_accumulation_steps", "learning_rate", "warmup_proportion",
-            "warmup_steps", "weight_decay", "adam_epsilon", "max_grad_norm", "seed", "pad_to_max_length", "use_fp16",
-            "use_xla", "if_quant", "do_calib", "distillation",
-        ]  # fmt: skip
-        if settings.if_quant:
-            names += ["quant_mode", "custom_mode"]
-        if self.mode.learns_ranges:
-            names += ["start_step", "ema_decay"]
-        if settings.do_calib:
-            names += ["calib_batch", "calib_method", "percentile", "calib_include_padding"]
-        if settings.distillation:
-            names += ["teacher", "distillation_loss", "distillation_loss_scale", "distillation_temperature"]
-        values = {name: getattr(settings, name) for name in names} | self.task.training_fingerprint()
+        values = self.task.training_fingerprint()
         values |= {"backend": self.backend_name, "steps": self._total_steps(started_with), PROCESSES: started_with}
-        values["vocab_file"] = sha256_of_file(self.vocab_file)
-        values["config"] = json.dumps(dataclasses.asdict(self.config), sort_keys=True)
-        return json.loads(json.dumps(values))
-
-    def _start(self) -> str | None:
-        """The checkpoint to begin with; None: random weights, which the flags allow for training only."""
-        settings = self.settings
-        latest = None
-        if settings.dialect == "tensorflow" and not (settings.do_train or settings.do_calib):
-            # As the original's Estimator: prediction alone takes what the output folder holds.
-            latest = latest_checkpoint(settings.output_dir) if Path(settings.output_dir).is_dir() else None
-        if latest is not None:
-            if settings.init_checkpoint and Path(latest) != Path(settings.init_checkpoint):
-                logger.warning(
-                    "predicting with %s, the newest in --output_dir; --init_checkpoint %s would be used only if "
-                    "--output_dir held none", latest, settings.init_checkpoint
-                )  # fmt: skip
-            return latest
-        return settings.init_checkpoint
+        return settings_fingerprint(self.settings, self.mode) | model_fingerprint(self.config, self.vocab_file) | values
 
     def _load(self, source: str) -> Checkpoint:
         return load_checkpoint(source)
-
-    def _found(self, flag: str, value: str | Path | None) -> str | Path:
-        if value is None:
-            raise UserError(f"--{flag} is missing, and no file of the model's folder can take its place")
-        return value
-
-    def _config(self) -> BertConfig:
-        if self.settings.bert_config_file is not None:
-            return BertConfig.from_json_file(self.settings.bert_config_file)
-        if self.checkpoint.config is None:
-            raise UserError(f"--bert_config_file is missing, and {self.checkpoint.source} has no config beside it")
-        return self.checkpoint.config
-
-    def _config_with_labels(self) -> BertConfig:
-        """The config that is saved: with the classes of the task, as transformers names them.
-
-        Raises UserError where the checkpoint was trained for the same classes in another order.
-        """
-        task, found = self.task, self.checkpoint.label_names
-        if task.head != CLASSIFICATION:
-            return self.config
-        if task.label_names is None:
-            config = self.config.with_labels(["LABEL_0"])
-            return dataclasses.replace(config, extra={**config.extra, "problem_type": "regression"})
-        if found and found != task.label_names and sorted(found) == sorted(task.label_names):
-            raise UserError(
-                f"{self.checkpoint.source} was trained for the classes {', '.join(found)} in this order, the data has "
-                f"{', '.join(task.label_names)}: name them in the checkpoint's order (--class_file)"
-            )
-        return self.config.with_labels(task.label_names)
 
     def _mode(self) -> Mode:
         if self.settings.custom_mode is not None:
@@ -435,23 +378,12 @@ class Run:
 
     def _load_backend_for_resume(self) -> None:
         checkpoint, state = self.folder.load(self.resume_step) if self.processes.is_first else (None, None)
-        self.checkpoint = self._shared(checkpoint)
+        self.checkpoint = share_checkpoint(self.processes, checkpoint, self.config, self.vocab_file)
         self.ranges = dict(self.checkpoint.ranges)
         self._load_backend()
         optimizer = self.processes.share_arrays(state.optimizer if state else {}, "optimizer")
         self.backend.load_optimizer_state(optimizer)
         logger.info("resuming from %s", self.folder.path(self.resume_step))
-
-    def _shared(self, checkpoint: Checkpoint | None) -> Checkpoint:
-        """The checkpoint that rank 0 has read from the output folder, on every process."""
-        if self.processes.size == 1:
-            assert checkpoint is not None
-            return checkpoint
-        read = checkpoint or Checkpoint(tensors={})
-        source, metadata = self.processes.share([read.source, read.metadata], "checkpoint")
-        tensors = self.processes.share_arrays(read.tensors, "tensors")
-        ranges = self.processes.share_arrays(read.ranges, "ranges")
-        return Checkpoint(tensors, ranges, self.config, source, self.vocab_file, metadata)
 
     def _finish_saves(self) -> None:
         self.folder.mark_latest(self.resume_step)

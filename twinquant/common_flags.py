@@ -137,9 +137,9 @@ MULTI_PROCESS_FLAGS = (
     Flag("horovod", bool, False, "multi-process", "Train one model together with the other processes that mpirun or "
          "horovodrun started. --train_batch_size is each process's, and the learning rate is multiplied by their "
          "number (not with the PyTorch script's flags). A single process trains as without it."),
-    Flag("horovod_compression", str, None, "multi-process", "How gradients travel between the processes: none, as "
-         "float32, or fp16, half the bytes. Horovod cannot add bfloat16. When not given: fp16 with --use_fp16, as the "
-         "original, else none.", choices=("none", "fp16")),
+    Flag("horovod_compression", str, "none", "multi-process", "How gradients travel between the processes: none, as "
+         "float32, or fp16, half the bytes, as the original with --use_fp16. Meant for GPUs, where --use_fp16 scales "
+         "the gradients so that small ones do not vanish. Horovod cannot add bfloat16.", choices=("none", "fp16")),
     Flag("fusion_threshold_mb", float, 64.0, "multi-process", "Gradients are joined into buffers of at most so many "
          "MiB, each added up in one operation.", within="(0, inf)"),
     Flag("cycle_time_ms", float, 1.0, "multi-process", "Milliseconds between two looks of Horovod for work.",

@@ -77,7 +77,7 @@ class CommonSettings:
     verbose_logging: bool
 
     horovod: bool
-    horovod_compression: str | None  # None: see training.launch
+    horovod_compression: str
     fusion_threshold_mb: float
     cycle_time_ms: float
     stall_check_warning_time_seconds: float

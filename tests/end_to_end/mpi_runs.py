@@ -35,10 +35,16 @@ def require_horovod() -> None:
 
 @dataclass
 class Launch:
-    """A started mpirun."""
+    """A started mpirun; `seconds`, from the fault or signal to the end of mpirun, is known after `finish`."""
 
     process: subprocess.Popen[str]
-    started: float
+    signaled: float = 0.0
+    seconds: float = 0.0
+
+    def send(self, number: signal.Signals) -> None:
+        """Sends a signal to mpirun."""
+        self.signaled = time.time()
+        self.process.send_signal(number)
 
     def wait_for(self, pattern: str) -> None:
         """Reads the log until a line matches."""
@@ -54,7 +60,8 @@ class Launch:
             out, err = self.process.communicate(timeout=timeout)
         finally:
             self.process.kill()
-        self.seconds = time.monotonic() - self.started
+        fault = re.search(r"fault at (\S+)", err)
+        self.seconds = time.time() - (float(fault[1]) if fault else self.signaled)
         return Outcome(self.process.returncode, out, err)
 
 
@@ -76,7 +83,7 @@ def launch(
         stderr=subprocess.PIPE,
         text=True,
     )
-    return Launch(process, time.monotonic())
+    return Launch(process)
 
 
 def mpirun(*arguments: str, cwd: Path, **keywords: object) -> Outcome:
@@ -127,6 +134,7 @@ def main(kind: str, rank: str, step: str, arguments: list[str]) -> None:
 
 
 def fail(kind: str) -> None:
+    print(f"fault at {time.time()}", file=sys.stderr, flush=True)
     if kind == "raises":
         raise RuntimeError("a defect on purpose")
     if kind == "hangs":

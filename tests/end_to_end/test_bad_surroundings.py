@@ -98,13 +98,11 @@ def test_a_disk_that_is_really_full(workplace: Path, small_disk: Path, backend: 
 @pytest.mark.parametrize(
     "variable", ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "HOROVOD_SIZE", "WORLD_SIZE"], ids=lambda name: name.lower()
 )
-@pytest.mark.parametrize("flag", ["--horovod", "--nohorovod"])
-def test_one_of_several_processes_is_refused(
-    workplace: Path, monkeypatch: pytest.MonkeyPatch, variable: str, flag: str
-) -> None:
+def test_one_of_several_processes_is_refused(workplace: Path, monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    """Without --horovod; with it: test_mpirun.py."""
     monkeypatch.setenv(variable, "2")
-    error = run(*TRAIN, PRETRAINED, flag, cwd=workplace).error()
-    assert f"{variable}=2" in error and "one of 2 processes" in error
+    error = run(*TRAIN, PRETRAINED, cwd=workplace).error()
+    assert f"{variable}=2" in error and "one of 2 processes" in error and "--horovod" in error
     assert not (workplace / "out").exists()
 
 

@@ -1,6 +1,6 @@
 """FasterTransformer's guide for TensorFlow, command by command, with its flags as they are printed there.
 
-Only `mpirun -np 4 -H localhost:4 ...` is left out: `--horovod` is accepted for one process. File names are the guide's.
+Only `mpirun -np 4 -H localhost:4 ...` is left out here, for speed: see test_mpirun.py. File names are the guide's.
 """
 
 import json

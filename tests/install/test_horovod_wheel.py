@@ -1,9 +1,13 @@
 """The installation of Horovod, up to its build; and what is installed, where it is."""
 
+import contextlib
 import importlib.util
 import json
 import os
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -227,6 +231,30 @@ def test_a_failing_command_names_the_log_and_the_last_line(tmp_path, monkeypatch
     with pytest.raises(UserError, match=rf"the build failed with exit code 3 \(second\); .* is in {tmp_path}/log"):
         horovod_install.run_logged(["sh", "-c", "echo first; echo second >&2; exit 3"], "the build")
     assert "first\nsecond\n" in (tmp_path / "log").read_text()
+
+
+def test_an_interrupted_installation_leaves_no_process_behind(tmp_path):
+    program = (
+        "import pathlib, sys; from install import horovod_install; horovod_install.LOG = pathlib.Path('log');"
+        "horovod_install.install = lambda *_: horovod_install.run_logged("
+        "['sh', '-c', 'sleep 987 & echo $!; wait'], 'it');"
+        "horovod_install.main([])"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(horovod_install.__file__).parents[1])}
+    with subprocess.Popen([sys.executable, "-c", program], cwd=tmp_path, env=environment) as process:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "log").is_file() or (tmp_path / "log").read_text().count("\n") < 3:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        process.terminate()
+        assert process.wait(60) == 143
+    sleeper = Path("/proc", (tmp_path / "log").read_text().splitlines()[2], "cmdline")
+    deadline = time.monotonic() + 20
+    # The system takes it away a moment later, perhaps while the file is read.
+    with contextlib.suppress(OSError):
+        while b"987" in sleeper.read_bytes():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
 
 
 def test_jobs_are_limited_by_cores_and_memory():

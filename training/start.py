@@ -1,0 +1,67 @@
+"""What a run begins with: the checkpoint, the configuration and the vocabulary that the flags mean."""
+
+import dataclasses
+import logging
+from pathlib import Path
+
+from checkpoints.checkpoint import Checkpoint
+from checkpoints.checkpoint_state import latest_checkpoint
+from checkpoints.config import BertConfig
+from checkpoints.names import CLASSIFICATION
+from tasks.base import Task
+from twinquant.errors import UserError
+from twinquant.settings import CommonSettings
+
+logger = logging.getLogger("twinquant")
+
+
+def start_of(settings: CommonSettings) -> str | None:
+    """The checkpoint to begin with; None: random weights, which the flags allow for training only."""
+    latest = None
+    if settings.dialect == "tensorflow" and not (settings.do_train or settings.do_calib):
+        # As the original's Estimator: prediction alone takes what the output folder holds.
+        latest = latest_checkpoint(settings.output_dir) if Path(settings.output_dir).is_dir() else None
+    if latest is not None:
+        if settings.init_checkpoint and Path(latest) != Path(settings.init_checkpoint):
+            logger.warning(
+                "predicting with %s, the newest in --output_dir; --init_checkpoint %s would be used only if "
+                "--output_dir held none", latest, settings.init_checkpoint
+            )  # fmt: skip
+        return latest
+    return settings.init_checkpoint
+
+
+def config_of(settings: CommonSettings, checkpoint: Checkpoint) -> BertConfig:
+    """The model's configuration: the file that was named, or that beside the checkpoint."""
+    if settings.bert_config_file is not None:
+        return BertConfig.from_json_file(settings.bert_config_file)
+    if checkpoint.config is None:
+        raise UserError(f"--bert_config_file is missing, and {checkpoint.source} has no config beside it")
+    return checkpoint.config
+
+
+def vocab_file_of(settings: CommonSettings, checkpoint: Checkpoint) -> Path:
+    """The vocabulary: the file that was named, or that beside the checkpoint."""
+    found = settings.vocab_file or checkpoint.vocab_file
+    if found is None:
+        raise UserError("--vocab_file is missing, and no file of the model's folder can take its place")
+    return Path(found)
+
+
+def config_with_labels(config: BertConfig, task: Task, checkpoint: Checkpoint) -> BertConfig:
+    """The config that is saved: with the classes of the task, as transformers names them.
+
+    Raises UserError where the checkpoint was trained for the same classes in another order.
+    """
+    found = checkpoint.label_names
+    if task.head != CLASSIFICATION:
+        return config
+    if task.label_names is None:
+        config = config.with_labels(["LABEL_0"])
+        return dataclasses.replace(config, extra={**config.extra, "problem_type": "regression"})
+    if found and found != task.label_names and sorted(found) == sorted(task.label_names):
+        raise UserError(
+            f"{checkpoint.source} was trained for the classes {', '.join(found)} in this order, the data has "
+            f"{', '.join(task.label_names)}: name them in the checkpoint's order (--class_file)"
+        )
+    return config.with_labels(task.label_names)
