@@ -81,6 +81,7 @@ def main(argv: Sequence[str]) -> int:
         )
     else:
         exit_code, scores = until_interrupted(lambda: run(settings, backend, processes))
+    processes.together(None)  # waits for rank 0, which writes the results
     if scores:
         if settings.json_summary:
             write_json_atomically(settings.json_summary, scores)

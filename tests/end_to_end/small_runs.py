@@ -26,6 +26,7 @@ from checkpoints.config import BertConfig
 from checkpoints.names import QUESTION_ANSWERING, expected_tensors
 from checkpoints.tf_bundle import write_bundle
 from checkpoints.value import Checkpoint
+from training.saves import RunFolder
 from twinquant.main import run_main
 from twinquant.squad_flags import PROGRAM
 
@@ -172,6 +173,17 @@ def assert_equal_arrays(found: Mapping[str, np.ndarray], expected: Mapping[str, 
     assert sorted(found) == sorted(expected)
     for name, array in expected.items():
         np.testing.assert_array_equal(found[name], array, err_msg=name, strict=True)
+
+
+def assert_equal_saves(found: RunFolder, expected: RunFolder) -> None:
+    """Equal bits in every checkpoint of a training run and in what optimizer and predictions left beside them."""
+    for step in expected.steps():
+        (checkpoint, state), (whole, whole_state) = found.load(step), expected.load(step)
+        assert_equal_arrays(checkpoint.tensors, whole.tensors)
+        assert_equal_arrays(checkpoint.ranges, whole.ranges)
+        assert_equal_arrays(state.optimizer, whole_state.optimizer)
+    for name in ("predictions.json", "nbest_predictions.json", "eval_results.json", "checkpoint"):
+        assert (found.folder / name).read_bytes() == (expected.folder / name).read_bytes(), name
 
 
 def checkpoint_files(prefix: str, backend: str) -> list[str]:

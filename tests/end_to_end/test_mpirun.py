@@ -13,6 +13,7 @@ from mpi_runs import launch, mpirun, ranks_left, require_horovod
 from small_runs import (
     BACKENDS,
     assert_equal_arrays,
+    assert_equal_saves,
     flags,
     run,
     saved,
@@ -135,13 +136,7 @@ def test_faults(site: tuple[str, Path]) -> None:
     mpirun(*words, "--output_dir=unbroken", cwd=folder)
     expected, found = (RunFolder(folder / name, backend, 3) for name in ("unbroken", "broken"))
     assert found.steps() == expected.steps() == [STEPS - 4, STEPS - 2, STEPS]
-    for step in expected.steps():
-        (checkpoint, state), (whole, whole_state) = found.load(step), expected.load(step)
-        assert_equal_arrays(checkpoint.tensors, whole.tensors)
-        assert_equal_arrays(checkpoint.ranges, whole.ranges)
-        assert_equal_arrays(state.optimizer, whole_state.optimizer)
-    for name in ("predictions.json", "nbest_predictions.json", "eval_results.json", "checkpoint"):
-        assert (found.folder / name).read_bytes() == (expected.folder / name).read_bytes(), name
+    assert_equal_saves(found, expected)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1], ids=lambda number: number.name)
