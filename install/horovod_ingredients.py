@@ -96,8 +96,10 @@ def choose_operations(
     """Whether tensors on GPUs travel through NCCL: the variables that say so to the build, and a line for the user.
 
     All frameworks must be CUDA builds: upstream's build ends where torch is not, and a wheel serves both frameworks.
+    None may be TensorFlow: Horovod calls stream_executor::gpu::AsGpuStreamValue for the stream of a GPU tensor, and
+    TensorFlow 2.21 has no such function any more, so the library would not load.
     """
-    chosen = {name: value for name, value in environment.items() if name.startswith("HOROVOD_GPU") and value}
+    chosen = {name: value for name, value in environment.items() if name.startswith("HOROVOD_GPU")}
     cpu_builds = [f"{framework.module} {framework.version}" for framework in frameworks if not framework.cuda]
     if chosen:
         return {}, "operations: as set, " + " ".join(f"{name}={value}" for name, value in sorted(chosen.items()))
@@ -107,6 +109,8 @@ def choose_operations(
         return {}, "operations: CPU (MPI); there is no nvcc"
     if nccl is None:
         return {}, "operations: CPU (MPI); there is no nccl.h (HOROVOD_NCCL_HOME names its folder)"
+    if any(framework.module == "tensorflow" for framework in frameworks):
+        return {}, "operations: CPU (MPI); NCCL is for PyTorch alone (HOROVOD_WITHOUT_TENSORFLOW=1)"
     return {"HOROVOD_GPU_OPERATIONS": "NCCL"}, f"operations: GPU (NCCL), with {nvcc} and {nccl}"
 
 

@@ -82,7 +82,9 @@ def test_cpu_flags_are_read_from_linux(tmp_path):
 @pytest.mark.parametrize(
     ("frameworks", "environment", "nvcc", "nccl", "variables", "says"),
     [
-        ([TORCH_GPU, TENSORFLOW_GPU], {}, NVCC, NCCL, {"HOROVOD_GPU_OPERATIONS": "NCCL"}, "GPU (NCCL), with /cuda/bin"),
+        ([TORCH_GPU], {}, NVCC, NCCL, {"HOROVOD_GPU_OPERATIONS": "NCCL"}, "GPU (NCCL), with /cuda/bin"),
+        ([TORCH_GPU, TENSORFLOW_GPU], {}, NVCC, NCCL, {}, "CPU (MPI); NCCL is for PyTorch alone"),
+        ([TORCH_GPU], {"HOROVOD_GPU_OPERATIONS": ""}, NVCC, NCCL, {}, "as set, HOROVOD_GPU_OPERATIONS="),
         ([TORCH_GPU], {}, None, NCCL, {}, "CPU (MPI); there is no nvcc"),
         ([TORCH_GPU], {}, NVCC, None, {}, "CPU (MPI); there is no nccl.h"),
         # Upstream's build refuses GPU operations next to a torch without CUDA.
