@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -271,6 +271,12 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     begin = time.monotonic()
     results: dict[str, list[dict[str, Any]]] = {part: [] for part in arguments.parts}
+    tables: dict[str, Callable[[list[dict[str, Any]]], str]] = {
+        "scaling": lambda found: scaling_table(found, arguments),
+        "exchange": exchange_table,
+        "saving": lambda found: saving_table(found, arguments),
+        "features": features_table,
+    }
     works = {"scaling": scaling, "exchange": exchange, "saving": saving, "features": features}
     for part in arguments.parts:
         # Features know no backend, so one transport for them is enough.
@@ -278,16 +284,10 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as folder:
                 results[part] += works[part](backend, arguments, Path(folder))
             print(f"{time.monotonic() - begin:4.0f} s: {part}, {backend}", file=sys.stderr, flush=True)
-    if arguments.output:
-        write_json_atomically(arguments.output, {"arguments": vars(arguments), "results": results})
-    if "scaling" in results:
-        print(scaling_table(results["scaling"], arguments))
-    if "exchange" in results:
-        print(exchange_table(results["exchange"]))
-    if "saving" in results:
-        print(saving_table(results["saving"], arguments))
-    if "features" in results:
-        print(features_table(results["features"]))
+            # After every part: a measurement that is broken off keeps what it has.
+            if arguments.output:
+                write_json_atomically(arguments.output, {"arguments": vars(arguments), "results": results})
+        print(tables[part](results[part]), flush=True)
 
 
 if __name__ == "__main__":
