@@ -94,6 +94,8 @@ class TrainingLoop:
                 if due or received:
                     self._save(done, saved)
                     saved = done
+                    # A signal that came meanwhile must not be lost where no step follows.
+                    received = received or self._of_any_process(watch.received)
                 if received:
                     name = signal.Signals(received).name
                     raise Interrupted(
@@ -132,6 +134,10 @@ class TrainingLoop:
             mean = self.processes.stack(np.array(list(averages.values()), np.float64), "ranges").mean(axis=0)
             self.backend.set_ranges(dict(zip(averages, mean.astype(np.float32), strict=True)))
         return float(losses.sum()), int(signals.max())
+
+    def _of_any_process(self, received: int | None) -> int:
+        """The number of a signal that any process received, else 0."""
+        return int(self.processes.stack(np.array([received or 0], np.float64), "signal").max())
 
     def _batch(self, indexes: np.ndarray) -> Batch:
         length = padded_length(

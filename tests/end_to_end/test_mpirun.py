@@ -125,6 +125,7 @@ def test_faults(site: tuple[str, Path]) -> None:
         assert outcome.code == code if code is not None else outcome.code != 0, (kind, outcome)
         assert re.search(said, outcome.err), (kind, outcome.err)
         assert job.seconds < 60 and not ranks_left(folder), kind
+        print(f"{kind} of rank {rank}: exit code {outcome.code}, all ended after {job.seconds:.1f} s")
         if reached:
             assert f"resuming from broken/model.ckpt-{reached}\n" in outcome.err, kind
         saves = RunFolder(folder / "broken", backend, 3)
