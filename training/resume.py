@@ -18,6 +18,8 @@ PROCESSES = "processes"
 """The name in a fingerprint of the number of processes that the run was started with. It shapes the result through the
 rows of a step and the learning rate, and both stay when the run goes on with another number."""
 
+_OF_EARLIER_RUNS = {PROCESSES: 1, "horovod_compression": "none"}
+
 
 def find_resume_point(folder: RunFolder, fingerprint: Callable[[int], dict], processes: int = 1) -> tuple[int, int]:
     """The step to resume from, 0 for a fresh run, and the number of processes that the run was started with.
@@ -38,16 +40,18 @@ def find_resume_point(folder: RunFolder, fingerprint: Callable[[int], dict], pro
             )
         return 0, processes
     newest = resumable[-1]
+    stored = folder.fingerprint(newest)
+    started_with = stored.get(PROCESSES, 1)
+    expected = fingerprint(started_with)
     # Runs of the time before there were several processes do not tell these two.
-    found = {PROCESSES: 1, "horovod_compression": "none"} | folder.fingerprint(newest)
-    expected = fingerprint(found[PROCESSES])
+    found = {name: value for name, value in _OF_EARLIER_RUNS.items() if name in expected} | stored
     if found != expected:
         raise UserError(
             f"--output_dir {folder.folder} holds {folder.path(newest).name} of another run "
             f"({describe_difference(found, expected)}); choose another folder, or --overwrite_output_dir to start "
             "anew"
         )
-    return newest, found[PROCESSES]
+    return newest, started_with
 
 
 def describe_change(started_with: int, processes: int, global_batch: int) -> str:

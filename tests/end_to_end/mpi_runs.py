@@ -60,7 +60,7 @@ class Launch:
             out, err = self.process.communicate(timeout=timeout)
         finally:
             self.process.kill()
-        fault = re.search(r"fault at (\S+)", err)
+        fault = re.search(r"fault at ([\d.]+);", err)
         self.seconds = time.time() - (float(fault[1]) if fault else self.signaled)
         return Outcome(self.process.returncode, out, err)
 
@@ -134,7 +134,8 @@ def main(kind: str, rank: str, step: str, arguments: list[str]) -> None:
 
 
 def fail(kind: str) -> None:
-    print(f"fault at {time.time()}", file=sys.stderr, flush=True)
+    sys.stderr.write(f"fault at {time.time():.3f};\n")
+    sys.stderr.flush()
     if kind == "raises":
         raise RuntimeError("a defect on purpose")
     if kind == "hangs":
