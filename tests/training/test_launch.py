@@ -102,6 +102,7 @@ def test_what_the_user_has_set_stays(settings):
     assert prepare_environment(settings, environment) == 100.0
     assert environment["OMP_NUM_THREADS"] == "3" and environment["HOROVOD_CYCLE_TIME"] == "2"
     assert environment["HOROVOD_STALL_CHECK_TIME_SECONDS"] == "15"
+    assert environment["OMPI_MCA_mpi_yield_when_idle"] == "1"
 
 
 def test_flags_about_stalls(settings):
