@@ -73,8 +73,8 @@ def prepare_environment(settings: CommonSettings, environment: MutableMapping[st
     ):  # fmt: skip
         if flag in settings.explicit or variable not in environment:
             environment[variable] = str(value)
-    # Horovod's thread asks the other ranks every millisecond and waits for them in a loop: on a core that it shares with
-    # the training it must let that go on (measured with two pinned ranks: 1.6 times one rank's speed instead of 1.1).
+    # Horovod's thread asks the other ranks every millisecond and waits for them in a loop: on a core that it shares
+    # with the training it must let that go on (two pinned ranks: 1.6 times one rank's speed, not 1.1; docs/scaling.md).
     environment.setdefault("OMPI_MCA_mpi_yield_when_idle", "1")
     # Buckets are formed by us (Collectives.buckets), and must not be joined again by chance.
     environment.setdefault("HOROVOD_FUSION_THRESHOLD", "0")
