@@ -51,7 +51,7 @@ class QuantizationState(ABC):
         self.learns_ranges = mode is not None and mode.learns_ranges
         if mode is not None:
             for scope, row in all_quantizers(num_hidden_layers, head).items():
-                if row.scope not in mode.enabled:
+                if not mode.enables(scope, row):
                     continue
                 settings = mode.settings(row)
                 if mode.ema_decay is None:

@@ -1,17 +1,20 @@
-"""python -m export onnx|check: see the help of each command."""
+"""python -m export onnx|check|sensitivity: see the help of each command."""
 
 import sys
 from collections.abc import Sequence
 
 from export.commands import run_check, run_onnx
+from export.sensitivity_command import run_sensitivity
 from twinquant.errors import UserError
 from twinquant.main import run_main
 
-COMMANDS = {"onnx": run_onnx, "check": run_check}
+COMMANDS = {"onnx": run_onnx, "check": run_check, "sensitivity": run_sensitivity}
 HELP = """python -m export COMMAND --help
 
 onnx    write a checkpoint as an ONNX model, checked before it gets its name
-check   compare an exported model with its checkpoint"""
+check   compare an exported model with its checkpoint
+sensitivity
+        what each quantizer costs, and which ones to leave in float"""
 
 
 def main(argv: Sequence[str]) -> int:

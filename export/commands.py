@@ -18,6 +18,7 @@ from export.settings import ExportSettings
 from export.source import Source, load_source
 from export.verdict import Verdict
 from export.verify import CheckSettings, installed_backend, verify
+from quantization.exclusion import exclude
 from tasks.base import Task
 from twinquant.errors import UserError
 from twinquant.files import write_json_atomically
@@ -32,7 +33,7 @@ def run_onnx(argv: list[str]) -> int:
     """`python -m export onnx`: writes and checks a model; UserError where it fails the check."""
     arguments = parse_onnx_flags(argv)
     set_up_messages(verbose=False)
-    _say_notes(arguments)
+    say_notes(arguments)
     source = load_source(arguments["checkpoint"], arguments["task"], arguments["bert_config_file"])
     settings = choose_settings(arguments, source)
     task = _make_task(arguments, source, arguments["check_data"], arguments["check_examples"])
@@ -49,7 +50,7 @@ def run_check(argv: list[str]) -> int:
     """`python -m export check`: prints the report; 1 where the model fails."""
     arguments = parse_check_flags(argv)
     set_up_messages(verbose=False)
-    _say_notes(arguments)
+    say_notes(arguments)
     path = model_path(arguments["model"])
     if not path.is_file():
         raise UserError(
@@ -102,6 +103,8 @@ def choose_settings(arguments: Arguments, source: Source) -> ExportSettings:
     precision, target = arguments["precision"], arguments["target"]
     quantized = precision != "fp32"
     mode = source.choose_mode(arguments["quant_mode"]) if precision == "int8" else None
+    if mode is not None:
+        mode = exclude(mode, arguments["quant_exclude"] or source.excluded(mode), source.config.num_hidden_layers)
     if mode is not None and target == "tensorrt" and mode.name == "ort":
         raise UserError(
             f"{source.name} is calibrated for mode ort, whose unsigned integers TensorRT lacks; use ft1 or trt"
@@ -155,6 +158,7 @@ def _check_settings(arguments: Arguments, source: Source) -> CheckSettings:
     )
 
 
-def _say_notes(arguments: Arguments) -> None:
+def say_notes(arguments: Arguments) -> None:
+    """Tells the user what the flags came to."""
     for note in arguments.notes:
         logger.info("%s", note)

@@ -33,6 +33,19 @@ the same data, and say what differs. Exit code 1 where a bound is broken.
 
 Without --data random tokens are compared.
 """
+SENSITIVITY_HEAD = r"""
+python -m export sensitivity: what each quantizer of a calibrated checkpoint costs, tensor by tensor, and a
+short list of quantizers to leave in float so that the score drops by at most --max_drop points.
+
+  python -m export sensitivity --checkpoint=out/ptq/model.ckpt-calibrated --data=dev-v1.1.json --max_examples=200 \
+      --max_drop=0.3 --output=out/sensitivity
+  python -m export onnx --checkpoint=out/ptq/model.ckpt-calibrated --precision=int8 --output=onnx/int8 \
+      --quant_exclude=out/sensitivity/quant_exclude.txt
+
+It predicts the examples once per tensor. A score on few examples is coarse, and one that the list was
+chosen on flatters it: choose on some examples, measure on others. run_squad.py and run_glue.py take
+--quant_exclude too.
+"""
 
 # fmt: off
 _CHECKPOINT = (
@@ -89,6 +102,9 @@ ONNX_FLAGS = (
     Flag("portable", bool, False, "export", "Standard ONNX operators only (the other targets have no others)."),
     Flag("quant_mode", str, None, "export", "int8: which tensors are quantized. When not given: the mode that "
          "calibration.json beside the checkpoint tells.", choices=MODE_NAMES),
+    Flag("quant_exclude", list, (), "export", "int8: quantizers to leave in float, names or parts of names, or a file "
+         "of them (see `python -m export sensitivity`). When not given: those that calibration.json tells.",
+         metavar="FILE|PATTERN [...]"),
     Flag("int8_embeddings", bool, False, "export", "Store the embedding tables as int8 with one scale per row."),
     Flag("reduce_range", bool, None, "export", "onnxruntime: weights of 7 bits, for CPUs whose int8 products saturate. "
          "When not given: on where --cpu has no VNNI."),
@@ -110,6 +126,24 @@ CHECK_FLAGS = (
     Flag("json_summary", str, None, "prediction", "A file to which the report is written too, as JSON.",
          metavar="FILE"),
     *_CHECKING,
+)
+
+SENSITIVITY_FLAGS = (
+    *_CHECKPOINT,
+    Flag("data", str, None, "data", "Required: labeled data, a SQuAD file, or with --task_name a GLUE folder.",
+         metavar="PATH"),
+    Flag("max_examples", int, 64, "data", "Take only the first examples.", within="[1, inf)"),
+    Flag("output", str, None, "export", "Required: the folder for sensitivity.json, sensitivity.md and "
+         "quant_exclude.txt.", metavar="FOLDER"),
+    Flag("quant_mode", str, None, "export", "Which tensors are quantized. When not given: the mode that "
+         "calibration.json beside the checkpoint tells.", choices=MODE_NAMES),
+    Flag("quant_exclude", list, (), "export", "Quantizers that are off from the start, as of `python -m export onnx`.",
+         metavar="FILE|PATTERN [...]"),
+    Flag("max_drop", float, 0.3, "export", "How much of the score may be lost, in points of 100.", within="[0, 100]"),
+    Flag("also_without", bool, False, "export", "Measure also what is lost when all but one tensor are quantized: "
+         "twice the time."),
+    Flag("top", int, 20, "export", "Rows of the table that are printed; the files have all.", within="[1, inf)"),
+    *(flag for flag in _CHECKING if flag.group == "data" or flag.name == "backend"),
 )
 # fmt: on
 
@@ -147,6 +181,8 @@ def parse_onnx_flags(argv: list[str]) -> Arguments:
     precision, target = values["precision"], values["target"]
     if parsed.given("quant_mode") and precision != "int8":
         raise UserError(f"--quant_mode belongs to --precision=int8, found --precision={precision}")
+    if parsed.given("quant_exclude") and precision != "int8":
+        raise UserError(f"--quant_exclude belongs to --precision=int8, found --precision={precision}")
     if precision == "int8-dynamic" and target != "onnxruntime":
         raise UserError(f"--precision=int8-dynamic is for onnxruntime: {target} has no fast form of it; use int8")
     if values["reduce_range"] and (precision == "fp32" or target != "onnxruntime"):
@@ -170,6 +206,15 @@ def parse_check_flags(argv: list[str]) -> Arguments:
     parsed = parse_flags(CHECK_FLAGS, argv, "python -m export check", CHECK_HEAD)
     _require(parsed, "model", "the exported model")
     _require(parsed, "checkpoint", "the checkpoint it was made from")
+    return Arguments(parsed.values, tuple(parsed.notes))
+
+
+def parse_sensitivity_flags(argv: list[str]) -> Arguments:
+    """The command line of `python -m export sensitivity`."""
+    parsed = parse_flags(SENSITIVITY_FLAGS, argv, "python -m export sensitivity", SENSITIVITY_HEAD)
+    _require(parsed, "checkpoint", "the calibrated checkpoint")
+    _require(parsed, "data", "labeled data to measure on")
+    _require(parsed, "output", "the folder for the results")
     return Arguments(parsed.values, tuple(parsed.notes))
 
 

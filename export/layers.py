@@ -11,6 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -25,7 +26,6 @@ from export.portable_form import rounded_biases
 from export.runtime import model_feeds, open_session, session_options
 from export.settings import ExportSettings
 from export.source import Source
-from quantization.ranges import Ranges
 
 _FINAL = "final_input_quantizer"  # sees the last layer's output, and belongs to none
 
@@ -61,7 +61,8 @@ def layer_differences(
         floats.append([reference.predict(batch) for batch in batches])
     for layer in layers:
         reference.load(_one_layer(tensors, layer, probe))
-        reference.set_quantization(mode, _layer_ranges(ranges, layer))
+        own = dataclasses.replace(mode, excluded=frozenset(_of_layer(dict.fromkeys(mode.excluded), layer)))
+        reference.set_quantization(own, _of_layer(ranges, layer))
         expected.append([reference.predict(batch) for batch in batches])
     shares = []
     for layer in layers:
@@ -134,9 +135,10 @@ def _one_layer(tensors: Mapping[str, np.ndarray], layer: int, probe: np.ndarray)
     return kept | {"cls/squad/output_weights": probe, "cls/squad/output_bias": np.zeros(2, np.float32)}
 
 
-def _layer_ranges(ranges: Ranges, layer: int) -> Ranges:
+def _of_layer(by_scope: Mapping[str, Any], layer: int) -> dict[str, Any]:
+    """What belongs to one layer, under the names of layer 0."""
     prefix = f"bert/encoder/layer_{layer}/"
-    return {s.replace(prefix, "bert/encoder/layer_0/"): amax for s, amax in ranges.items() if s.startswith(prefix)}
+    return {s.replace(prefix, "bert/encoder/layer_0/"): value for s, value in by_scope.items() if s.startswith(prefix)}
 
 
 def _directions(outputs: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -5,11 +5,12 @@ Nothing in it depends on where the checkpoint lay or on which form it had, so th
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from checkpoints.config import BertConfig
 from export.settings import ExportSettings
 from export.source import Source, hash_arrays
+from quantization.modes import Mode, get_mode
 from quantization.ranges import Ranges
 from twinquant import __version__
 from twinquant.errors import UserError
@@ -36,6 +37,13 @@ class Metadata:
         """The mode of an int8 model."""
         return self.values["quant_mode"] or None
 
+    @property
+    def mode(self) -> Mode | None:
+        """The mode of an int8 model, without the quantizers that were left in float."""
+        if self.mode_name is None:
+            return None
+        return replace(get_mode(self.mode_name), excluded=frozenset(json.loads(self.values["quant_exclude"])))
+
     def props(self) -> dict[str, str]:
         """As metadata_props hold them."""
         return {_PREFIX + key: value for key, value in self.values.items()}
@@ -52,6 +60,7 @@ def describe_model(source: Source, settings: ExportSettings, ranges: Ranges) -> 
             "labels": json.dumps(source.label_names, ensure_ascii=False),
             "precision": settings.precision,
             "quant_mode": settings.mode.name if settings.mode else "",
+            "quant_exclude": json.dumps(sorted(settings.mode.excluded) if settings.mode else []),
             "target": settings.target,
             "portable": _word(settings.portable),
             "int8_embeddings": _word(settings.int8_embeddings),
@@ -98,6 +107,6 @@ def _word(value: bool) -> str:
 
 
 _KEYS = (
-    "version", "task", "head", "labels", "precision", "quant_mode", "target", "portable", "int8_embeddings",
-    "reduce_range", "vnni", "ranges_source", "ranges_sha256", "tensors_sha256", "config",
+    "version", "task", "head", "labels", "precision", "quant_mode", "quant_exclude", "target", "portable",
+    "int8_embeddings", "reduce_range", "vnni", "ranges_source", "ranges_sha256", "tensors_sha256", "config",
 )  # fmt: skip

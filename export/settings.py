@@ -45,6 +45,8 @@ class ExportSettings:
         """The settings in words, for messages: "int8, mode ft2, target onnxruntime, weights of 7 bits"."""
         words = [self.precision]
         words += [f"mode {self.mode.name}"] if self.mode else []
+        if self.mode and self.mode.excluded:
+            words += [f"{len(self.mode.excluded)} quantizers left in float"]
         words += [f"target {self.target}"]
         words += ["standard operators only"] if self.portable else []
         words += ["weights of 7 bits (reduced range)"] if self.reduce_range else []

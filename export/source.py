@@ -63,6 +63,16 @@ class Source:
             f"expected one of {', '.join(MODE_NAMES)}"
         )
 
+    def excluded(self, mode: Mode) -> list[str]:
+        """The quantizers of the mode that were left in float when the checkpoint was calibrated."""
+        calibration = self.calibration or {}
+        if calibration.get("quant_mode") != mode.name:
+            return []
+        excluded = calibration.get("quant_exclude", [])
+        if not isinstance(excluded, list) or not all(isinstance(scope, str) for scope in excluded):
+            raise UserError(f"quant_exclude in the calibration.json of {self.name} is no list of names of quantizers")
+        return excluded
+
     def ranges(self, mode: Mode) -> Ranges:
         """The ranges that the mode needs; UserError for the first that is missing or of the wrong shape."""
         return select_ranges(self.checkpoint.ranges, self.tensors, mode, self.name)

@@ -17,7 +17,6 @@ from export.runtime import OnnxPredictor, read_model
 from export.settings import ExportSettings
 from export.source import Source, hash_arrays
 from export.verdict import Bounds, Verdict
-from quantization.modes import get_mode
 from tasks.base import Task
 
 _FRAMEWORKS = {"pytorch": "torch", "tensorflow": "tensorflow"}
@@ -47,7 +46,7 @@ def settings_of(metadata: Metadata) -> ExportSettings:
     """The settings that a model was exported with."""
     return ExportSettings(
         precision=metadata["precision"],
-        mode=get_mode(metadata.mode_name) if metadata.mode_name else None,
+        mode=metadata.mode,
         target=metadata["target"],
         portable=metadata.flag("portable"),
         int8_embeddings=metadata.flag("int8_embeddings"),

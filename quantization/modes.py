@@ -132,6 +132,7 @@ class Mode:
     on as ``ema -= (1 - ema_decay) * (ema - max|x|)`` with every further one.
     ``start_step``: number of training steps before the first that is quantized (with ``ema_decay`` only);
     ``own_starts`` are those of single quantizers (by relative scope). The later of the two counts, see `start_of`.
+    ``excluded``: quantizers by full scope that stay off although the mode enables them, see `quantization.exclusion`.
     """
 
     name: str
@@ -144,6 +145,11 @@ class Mode:
     ema_decay: float | None = None
     start_step: int = 0
     own_starts: tuple[tuple[str, int], ...] = ()
+    excluded: frozenset[str] = frozenset()
+
+    def enables(self, scope: str, row: TensorRow) -> bool:
+        """Whether the quantizer of that full scope, an instance of the row, is on."""
+        return row.scope in self.enabled and scope not in self.excluded
 
     @property
     def learns_ranges(self) -> bool:
@@ -290,5 +296,5 @@ def enabled_quantizers(num_hidden_layers: int, mode: Mode, head: str | None = No
     return {
         scope: mode.settings(row)
         for scope, row in all_quantizers(num_hidden_layers, head).items()
-        if row.scope in mode.enabled
+        if mode.enables(scope, row)
     }

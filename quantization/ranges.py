@@ -98,14 +98,15 @@ def calibration_report(
 ) -> dict:
     """What `calibration.json` holds: how the ranges were found and, per quantizer, amax and the clipped fraction.
 
-    Per-channel amax are given as their least and largest value; `enabled` says whether the mode uses the quantizer.
+    Per-channel amax are given as their least and largest value; `enabled` says whether the mode uses the quantizer,
+    `quant_exclude` which ones it would use if they were not excluded.
     """
     quantizers = {}
     for scope, row in all_quantizers(num_hidden_layers).items():
         if scope not in ranges:
             continue
         amax = np.asarray(ranges[scope])
-        entry: dict = {"tensor": row.tensor, "enabled": row.scope in mode.enabled}
+        entry: dict = {"tensor": row.tensor, "enabled": mode.enables(scope, row)}
         if amax.ndim:
             entry |= {"amax_min": float(amax.min()), "amax_max": float(amax.max()), "channels": int(amax.size)}
         else:
@@ -113,4 +114,8 @@ def calibration_report(
         if scope in clipped:
             entry["clipped_fraction"] = clipped[scope]
         quantizers[scope] = entry
-    return method | {"quant_mode": mode.name, "quantizers": quantizers}
+    return method | {
+        "quant_mode": mode.name,
+        "quant_exclude": sorted(mode.excluded),
+        "quantizers": quantizers,
+    }

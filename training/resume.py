@@ -79,6 +79,8 @@ def settings_fingerprint(settings: CommonSettings, mode: Mode) -> dict:
     if settings.distillation:
         names += ["teacher", "distillation_loss", "distillation_loss_scale", "distillation_temperature"]
     found: dict = json.loads(json.dumps({name: getattr(settings, name) for name in names}))
+    if settings.if_quant and mode.excluded:
+        found["quant_exclude"] = sorted(mode.excluded)
     return found
 
 

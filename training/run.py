@@ -13,6 +13,7 @@ from backends.base import Backend, DistillationSettings, OptimizerSettings, Runt
 from checkpoints.checkpoint import Checkpoint, load_checkpoint
 from checkpoints.config import BertConfig
 from checkpoints.fastertransformer import write_fastertransformer
+from quantization.exclusion import exclude
 from quantization.histogram import Observer
 from quantization.modes import Mode, custom_mode, get_mode
 from quantization.ranges import calibration_report, select_ranges
@@ -70,6 +71,9 @@ class Run:
         self.task = make_task(self.config, self.vocab_file)
         self.config = config_with_labels(self.config, self.task, self.checkpoint)
         self.mode = self._mode()
+        if settings.quant_exclude:
+            self.mode = exclude(self.mode, settings.quant_exclude, self.config.num_hidden_layers)
+            logger.info("left in float by --quant_exclude: %s", ", ".join(sorted(self.mode.excluded)))
         self.ranges = dict(self.checkpoint.ranges)
 
     def execute(self) -> dict[str, float]:

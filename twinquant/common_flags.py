@@ -80,6 +80,9 @@ QUANTIZATION_FLAGS = (
     Flag("quant_mode", str, "ft2", "quantization", "Which tensors are quantized, and how. ft1, ft2 and ft3 match "
          "FasterTransformer's int8_mode 1, 2 and 3, trt TensorRT, ort onnxruntime. It overrides the single settings "
          "below.", choices=MODE_NAMES),
+    Flag("quant_exclude", list, (), "quantization", "Quantizers to leave in float: names or parts of names as in "
+         "calibration.json (`layer_5`, `layer_*/output/dense/input_quantizer`), or a file of them, such as `python -m "
+         "export sensitivity` writes.", metavar="FILE|PATTERN [...]"),
     Flag("quant_per_tensor", bool, False, "quantization", "Without --quant_mode: one weight range per tensor instead "
          "of one per output channel.", kept=False),
     Flag("fuse_qkv", bool, False, "quantization", "Without --quant_mode: query, key and value share their ranges.",

@@ -78,7 +78,8 @@ def choose_quantization(parsed: ParsedFlags, dialect: str, predicts: bool) -> di
 
 def _settle_q8bert(parsed: ParsedFlags) -> None:
     values = parsed.values
-    static = [parsed.spelling(name) for name in ("quant_mode", *SINGLE_SETTINGS) if parsed.given(name)]
+    names = ("quant_mode", "quant_exclude", *SINGLE_SETTINGS)
+    static = [parsed.spelling(name) for name in names if parsed.given(name)]
     if static:
         raise UserError(
             f"{', '.join(static)} {'contradicts' if len(static) == 1 else 'contradict'} --quant_scheme=q8bert, which "
@@ -110,6 +111,8 @@ def _settle_dynamic(parsed: ParsedFlags) -> None:
             "--if_quant contradicts --quant_scheme=dynamic, which quantizes the trained float model; leave one of the "
             "two out."
         )
+    if parsed.given("quant_exclude"):
+        raise UserError("--quant_exclude contradicts --quant_scheme=dynamic, which quantizes every nn.Linear.")
     if values["do_calib"]:
         raise UserError("--do_calib contradicts --quant_scheme=dynamic, which finds its ranges as it predicts.")
     if not (values["do_eval"] or values["do_predict"]):
@@ -151,7 +154,9 @@ def _note_without_effect(parsed: ParsedFlags, predicts: bool) -> None:
         parsed.notes.append("note: --if_quant has no effect while calibrating; it is for training and prediction.")
     if values["if_quant"] or not runs_model or parsed.given("if_quant") or values["quant_disable"]:
         return
-    settings = [parsed.spelling(name) for name in ("quant_mode", *SINGLE_SETTINGS) if parsed.given(name)]
+    settings = [
+        parsed.spelling(name) for name in ("quant_mode", "quant_exclude", *SINGLE_SETTINGS) if parsed.given(name)
+    ]
     if values["do_calib"]:
         work = "training" if values["do_train"] else "prediction"
         parsed.notes.append(f"warning: {work} after calibration runs without quantization: --if_quant is off.")

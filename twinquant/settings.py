@@ -51,6 +51,7 @@ class CommonSettings:
     if_quant: bool
     quant_mode: str | None  # None: custom_mode holds; "q8bert" in run_glue.py's scheme of that name
     custom_mode: dict[str, Any] | None  # keyword arguments of quantization.modes.custom_mode
+    quant_exclude: tuple[str, ...] = ()  # see quantization.exclusion.exclude
 
     do_predict: bool
     predict_batch_size: int

@@ -110,3 +110,18 @@ def test_single_settings_make_a_mode_of_their_own(folder: Path, backend: str) ->
     ranges = saved(folder / f"custom-{backend}/model.ckpt-calibrated").ranges
     query, key = (ranges[f"bert/encoder/layer_0/attention/self/{name}/kernel_quantizer"] for name in ("query", "key"))
     assert query.ndim == 0 and query == key
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", "pytorch"])
+def test_everything_excluded_is_the_float_model(folder: Path, backend: str) -> None:
+    arguments = [*COMMON, "--init_checkpoint=tuned/model.ckpt-1", f"--backend={backend}", "--quant_mode=ft2"]
+    output = f"{backend}-excluded"
+    outcome = succeed(*arguments, "--do_calib", "--quant_exclude", "layer_*", f"--output_dir={output}", cwd=folder)
+    assert "left in float by --quant_exclude: bert/encoder/layer_0/attention/output/add_residual" in outcome.err
+    report = json.loads((folder / output / "calibration.json").read_text())
+    assert len(report["quant_exclude"]) == ENABLED["ft2"]
+    assert not any(entry["enabled"] for entry in report["quantizers"].values())
+    floats = [argument for argument in arguments if argument != "--if_quant"]
+    succeed(*floats, f"--output_dir={output}-float", cwd=folder)
+    answers = [(folder / name / "nbest_predictions.json").read_bytes() for name in (output, f"{output}-float")]
+    assert answers[0] == answers[1]

@@ -12,6 +12,7 @@ from export.grids import make_grids
 from export.kernels import expected_int8_products, kernel_use
 from export.runtime import read_model
 from export.settings import ExportSettings
+from quantization.exclusion import exclude
 from quantization.modes import Mode, custom_mode, get_mode
 from twinquant.errors import UserError
 
@@ -33,6 +34,8 @@ MODES = {
     "float probabilities": without("ft3", "matmul_a_input_quantizer", "softmax_input_quantizer"),
     "float Q": without("ort", "matmul_q_input_quantizer"),
     "float context": without("trt", "attention/output/dense/input_quantizer", "final_input_quantizer"),
+    "one layer": exclude(get_mode("ft2"), ["layer_0"], 2),
+    "float GELU of one layer": exclude(get_mode("ft3"), ["layer_1/output/dense/input_quantizer"], 2),
     "everything": custom_mode(),
     "6 bits, narrow": custom_mode(activation_bits=6, weight_bits=4, narrow_range=True, disabled_keywords=("softmax",)),
 }
@@ -69,9 +72,13 @@ def test_products_that_run_in_int8(name: str, tmp_path: Path) -> None:
         expected = expected_int8_products("int8", source.config.num_hidden_layers, grids)
         use = kernel_use(path, read_model(path)[1], 16)
         assert use.int8_calls == expected and not use.dequantized_weights, form
-    assert expected == {"float weights": 4, "float inputs": 12, "float context": 14}.get(
-        name, 14 if "float" in name else 16
-    )
+    assert expected == {
+        "float weights": 4,
+        "float inputs": 12,
+        "float context": 14,
+        "one layer": 8,
+        "float GELU of one layer": 15,
+    }.get(name, 14 if "float" in name else 16)
 
 
 def test_more_than_eight_bits_are_refused() -> None:
