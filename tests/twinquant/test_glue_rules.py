@@ -139,6 +139,14 @@ class TestScheme:
                 ["--quant_scheme=q8bert", "--wprec=4", "--fuse-qkv"],
                 "--fuse_qkv, --wprec contradict --quant_scheme=q8bert",
             ),
+            (
+                ["--quant_scheme=q8bert", "--quant_exclude=layer_0"],
+                "--quant_exclude contradicts --quant_scheme=q8bert, which says",
+            ),
+            (
+                ["--quant_scheme=dynamic", "--do_eval", "--quant_exclude=layer_0"],
+                "--quant_exclude contradicts --quant_scheme=dynamic, which quantizes every nn.Linear",
+            ),
             (["--quant_scheme=q8bert", "--do_calib"], "--do_calib contradicts --quant_scheme=q8bert, which finds its"),
             (["--quant_scheme=q8bert", "--if_quant=False"], "--if_quant=False contradicts --quant_scheme=q8bert"),
             (["--quant_scheme=q8bert", "--quant-disable"], "--quant_disable contradicts --quant_scheme=q8bert"),
