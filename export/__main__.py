@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from export.commands import run_check, run_onnx
-from export.sensitivity_command import run_sensitivity
+from export.sensitivity.command import run_sensitivity
 from twinquant.errors import UserError
 from twinquant.main import run_main
 

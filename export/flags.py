@@ -33,34 +33,17 @@ the same data, and say what differs. Exit code 1 where a bound is broken.
 
 Without --data random tokens are compared.
 """
-SENSITIVITY_HEAD = r"""
-python -m export sensitivity: what each quantizer of a calibrated checkpoint costs, tensor by tensor, and a
-short list of quantizers to leave in float so that the score drops by at most --max_drop points.
-
-  python -m export sensitivity --checkpoint=out/ptq/model.ckpt-calibrated --data=dev-v1.1.json --max_examples=200 \
-      --max_drop=0.3 --output=out/sensitivity
-  python -m export onnx --checkpoint=out/ptq/model.ckpt-calibrated --precision=int8 --output=onnx/int8 \
-      --quant_exclude=out/sensitivity/quant_exclude.txt
-
-It predicts the examples once per tensor. A score on few examples is coarse, and one that the list was
-chosen on flatters it: choose on some examples, measure on others. run_squad.py and run_glue.py take
---quant_exclude too.
-"""
 
 # fmt: off
-_CHECKPOINT = (
-    Flag("checkpoint", str, None, "model and checkpoints", "Required: the checkpoint, in any form that the scripts' "
-         "--init_checkpoint takes.", metavar="PATH"),
+MODEL_FLAGS = (
     Flag("bert_config_file", str, None, "model and checkpoints", "The model's configuration, where none lies beside "
          "the checkpoint.", metavar="FILE"),
     Flag("task", str, "auto", "model and checkpoints", "Which head is meant, where the checkpoint has two.",
          choices=("auto", *TASK_HEADS)),
 )
 
-_CHECKING = (
-    Flag("backend", str, None, "runtime", "The framework of the checkpoint's side. When not given: pytorch if it is "
-         "installed, else tensorflow.", choices=BACKEND_NAMES),
-    Flag("threads", int, 0, "runtime", "Threads of onnxruntime; 0: one per core.", within="[0, inf)"),
+# What `make_task` of data.py needs.
+DATA_FLAGS = (
     Flag("task_name", str, None, "data", "Of classification: the GLUE task of the data.", metavar="NAME"),
     Flag("vocab_file", str, None, "data", "The vocabulary, where none lies beside the checkpoint.", metavar="FILE"),
     Flag("do_lower_case", bool, None, "data", "Lower-case the text. When not given: as the checkpoint's files say, "
@@ -75,6 +58,20 @@ _CHECKING = (
     Flag("version_2_with_negative", bool, False, "data", "The data is SQuAD 2.0."),
     Flag("null_score_diff_threshold", float, 0.0, "data", "SQuAD 2.0: as of run_squad.py."),
     Flag("predict_batch_size", int, 8, "data", "Rows per step.", within="[1, inf)"),
+)
+
+CHECKPOINT_FLAGS = (
+    Flag("checkpoint", str, None, "model and checkpoints", "Required: the checkpoint, in any form that the scripts' "
+         "--init_checkpoint takes.", metavar="PATH"),
+    *MODEL_FLAGS,
+)
+
+BACKEND = Flag("backend", str, None, "runtime", "The framework of the checkpoint's side. When not given: pytorch if it "
+               "is installed, else tensorflow.", choices=BACKEND_NAMES)
+_CHECKING = (
+    BACKEND,
+    Flag("threads", int, 0, "runtime", "Threads of onnxruntime; 0: one per core.", within="[0, inf)"),
+    *DATA_FLAGS,
     Flag("max_logit_difference", float, None, "prediction", "fp32: the most that a logit may differ. When not given: "
          f"{Bounds.max_logit_difference:g}.", within="[0, inf)"),
     Flag("max_layer_difference", float, None, "prediction", "int8: the most that a layer, given the same input, may "
@@ -92,7 +89,7 @@ _CHECKING = (
 )
 
 ONNX_FLAGS = (
-    *_CHECKPOINT,
+    *CHECKPOINT_FLAGS,
     Flag("output", str, None, "export", "Required: the model's file, ending in .onnx, or a folder for model.onnx.",
          metavar="PATH"),
     Flag("precision", str, "fp32", "export", "fp32; int8 with the checkpoint's calibrated or trained ranges; "
@@ -119,31 +116,13 @@ ONNX_FLAGS = (
 CHECK_FLAGS = (
     Flag("model", str, None, "model and checkpoints", "Required: the exported model, a .onnx file or a folder with "
          "model.onnx.", metavar="PATH"),
-    *_CHECKPOINT,
+    *CHECKPOINT_FLAGS,
     Flag("data", str, None, "data", "What to compare on: a SQuAD file, or with --task_name a GLUE folder.",
          metavar="PATH"),
     Flag("max_examples", int, None, "data", "Take only the first examples.", within="[1, inf)"),
     Flag("json_summary", str, None, "prediction", "A file to which the report is written too, as JSON.",
          metavar="FILE"),
     *_CHECKING,
-)
-
-SENSITIVITY_FLAGS = (
-    *_CHECKPOINT,
-    Flag("data", str, None, "data", "Required: labeled data, a SQuAD file, or with --task_name a GLUE folder.",
-         metavar="PATH"),
-    Flag("max_examples", int, 64, "data", "Take only the first examples.", within="[1, inf)"),
-    Flag("output", str, None, "export", "Required: the folder for sensitivity.json, sensitivity.md and "
-         "quant_exclude.txt.", metavar="FOLDER"),
-    Flag("quant_mode", str, None, "export", "Which tensors are quantized. When not given: the mode that "
-         "calibration.json beside the checkpoint tells.", choices=MODE_NAMES),
-    Flag("quant_exclude", list, (), "export", "Quantizers that are off from the start, as of `python -m export onnx`.",
-         metavar="FILE|PATTERN [...]"),
-    Flag("max_drop", float, 0.3, "export", "How much of the score may be lost, in points of 100.", within="[0, 100]"),
-    Flag("also_without", bool, False, "export", "Measure also what is lost when all but one tensor are quantized: "
-         "twice the time."),
-    Flag("top", int, 20, "export", "Rows of the table that are printed; the files have all.", within="[1, inf)"),
-    *(flag for flag in _CHECKING if flag.group == "data" or flag.name == "backend"),
 )
 # fmt: on
 
@@ -175,8 +154,8 @@ class Arguments:
 def parse_onnx_flags(argv: list[str]) -> Arguments:
     """The command line of `python -m export onnx`; UserError for what cannot be meant."""
     parsed = parse_flags(ONNX_FLAGS, argv, "python -m export onnx", ONNX_HEAD)
-    _require(parsed, "checkpoint", "the checkpoint to export")
-    _require(parsed, "output", "the model's file (.onnx) or folder")
+    require(parsed, "checkpoint", "the checkpoint to export")
+    require(parsed, "output", "the model's file (.onnx) or folder")
     values = parsed.values
     precision, target = values["precision"], values["target"]
     if parsed.given("quant_mode") and precision != "int8":
@@ -204,20 +183,12 @@ def parse_onnx_flags(argv: list[str]) -> Arguments:
 def parse_check_flags(argv: list[str]) -> Arguments:
     """The command line of `python -m export check`."""
     parsed = parse_flags(CHECK_FLAGS, argv, "python -m export check", CHECK_HEAD)
-    _require(parsed, "model", "the exported model")
-    _require(parsed, "checkpoint", "the checkpoint it was made from")
+    require(parsed, "model", "the exported model")
+    require(parsed, "checkpoint", "the checkpoint it was made from")
     return Arguments(parsed.values, tuple(parsed.notes))
 
 
-def parse_sensitivity_flags(argv: list[str]) -> Arguments:
-    """The command line of `python -m export sensitivity`."""
-    parsed = parse_flags(SENSITIVITY_FLAGS, argv, "python -m export sensitivity", SENSITIVITY_HEAD)
-    _require(parsed, "checkpoint", "the calibrated checkpoint")
-    _require(parsed, "data", "labeled data to measure on")
-    _require(parsed, "output", "the folder for the results")
-    return Arguments(parsed.values, tuple(parsed.notes))
-
-
-def _require(parsed: ParsedFlags, name: str, what: str) -> None:
+def require(parsed: ParsedFlags, name: str, what: str) -> None:
+    """Raises UserError where a flag that a command cannot do without was not given; `what` it stands for."""
     if parsed.values[name] is None:
         raise UserError(f"--{name} is required: {what}")

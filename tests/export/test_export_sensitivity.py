@@ -13,9 +13,9 @@ from checkpoints.checkpoint import load_checkpoint
 from checkpoints.hugging_face import write_hugging_face
 from checkpoints.names import QUESTION_ANSWERING
 from export.__main__ import main
-from export.exclusion_search import find_exclusion
 from export.runtime import read_model
-from export.sensitivity import QuantizedTensor, TensorCost, quantized_tensors
+from export.sensitivity.costs import QuantizedTensor, TensorCost, quantized_tensors
+from export.sensitivity.search import find_exclusion
 from quantization.exclusion import exclude
 from quantization.modes import enabled_quantizers, get_mode
 from quantization.ranges import select_ranges

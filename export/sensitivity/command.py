@@ -9,11 +9,12 @@ from typing import Any
 from export.check import make_reference
 from export.commands import say_notes
 from export.data import make_task, max_seq_length
-from export.exclusion_search import Exclusion, find_exclusion
-from export.flags import Arguments, parse_sensitivity_flags
+from export.flags import Arguments
 from export.grids import make_grids
 from export.kernels import expected_int8_products
-from export.sensitivity import Evaluator, TensorCost, measure, quantized_tensors
+from export.sensitivity.costs import Evaluator, TensorCost, measure, quantized_tensors
+from export.sensitivity.flags import parse_sensitivity_flags
+from export.sensitivity.search import Exclusion, find_exclusion
 from export.settings import ExportSettings
 from export.source import Source, load_source
 from export.verify import installed_backend

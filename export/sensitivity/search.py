@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from export.sensitivity import Evaluator, QuantizedTensor, TensorCost
+from export.sensitivity.costs import Evaluator, QuantizedTensor, TensorCost
 
 logger = logging.getLogger("twinquant")
 

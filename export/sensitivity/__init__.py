@@ -1,0 +1,1 @@
+"""What each quantizer of a checkpoint costs, and which ones to leave in float."""
