@@ -1,17 +1,19 @@
-"""python -m export onnx|check: see the help of each command."""
+"""python -m export onnx|check|compare: see the help of each command."""
 
 import sys
 from collections.abc import Sequence
 
 from export.commands import run_check, run_onnx
+from export.compare.command import run_compare
 from twinquant.errors import UserError
 from twinquant.main import run_main
 
-COMMANDS = {"onnx": run_onnx, "check": run_check}
+COMMANDS = {"onnx": run_onnx, "check": run_check, "compare": run_compare}
 HELP = """python -m export COMMAND --help
 
 onnx    write a checkpoint as an ONNX model, checked before it gets its name
-check   compare an exported model with its checkpoint"""
+check   compare an exported model with its checkpoint
+compare a checkpoint in every runtime and precision: accuracy, size, memory, speed; a table and a page"""
 
 
 def main(argv: Sequence[str]) -> int:

@@ -35,19 +35,15 @@ Without --data random tokens are compared.
 """
 
 # fmt: off
-_CHECKPOINT = (
-    Flag("checkpoint", str, None, "model and checkpoints", "Required: the checkpoint, in any form that the scripts' "
-         "--init_checkpoint takes.", metavar="PATH"),
+MODEL_FLAGS = (
     Flag("bert_config_file", str, None, "model and checkpoints", "The model's configuration, where none lies beside "
          "the checkpoint.", metavar="FILE"),
     Flag("task", str, "auto", "model and checkpoints", "Which head is meant, where the checkpoint has two.",
          choices=("auto", *TASK_HEADS)),
 )
 
-_CHECKING = (
-    Flag("backend", str, None, "runtime", "The framework of the checkpoint's side. When not given: pytorch if it is "
-         "installed, else tensorflow.", choices=BACKEND_NAMES),
-    Flag("threads", int, 0, "runtime", "Threads of onnxruntime; 0: one per core.", within="[0, inf)"),
+# What `make_task` of data.py needs.
+DATA_FLAGS = (
     Flag("task_name", str, None, "data", "Of classification: the GLUE task of the data.", metavar="NAME"),
     Flag("vocab_file", str, None, "data", "The vocabulary, where none lies beside the checkpoint.", metavar="FILE"),
     Flag("do_lower_case", bool, None, "data", "Lower-case the text. When not given: as the checkpoint's files say, "
@@ -62,6 +58,19 @@ _CHECKING = (
     Flag("version_2_with_negative", bool, False, "data", "The data is SQuAD 2.0."),
     Flag("null_score_diff_threshold", float, 0.0, "data", "SQuAD 2.0: as of run_squad.py."),
     Flag("predict_batch_size", int, 8, "data", "Rows per step.", within="[1, inf)"),
+)
+
+_CHECKPOINT = (
+    Flag("checkpoint", str, None, "model and checkpoints", "Required: the checkpoint, in any form that the scripts' "
+         "--init_checkpoint takes.", metavar="PATH"),
+    *MODEL_FLAGS,
+)
+
+_CHECKING = (
+    Flag("backend", str, None, "runtime", "The framework of the checkpoint's side. When not given: pytorch if it is "
+         "installed, else tensorflow.", choices=BACKEND_NAMES),
+    Flag("threads", int, 0, "runtime", "Threads of onnxruntime; 0: one per core.", within="[0, inf)"),
+    *DATA_FLAGS,
     Flag("max_logit_difference", float, None, "prediction", "fp32: the most that a logit may differ. When not given: "
          f"{Bounds.max_logit_difference:g}.", within="[0, inf)"),
     Flag("max_layer_difference", float, None, "prediction", "int8: the most that a layer, given the same input, may "
