@@ -18,7 +18,7 @@ from export.compare.prepare import prepare_row
 from export.compare.process import RowProcess
 from export.compare.report import Report, choose_baseline, find_row, make_report
 from export.compare.rows import Row, checkpoint_names, select_rows
-from export.compare.table import markdown_report, table_lines
+from export.compare.table import markdown_report, table_lines, words
 from export.data import make_task, max_seq_length
 from export.flags import DATA_FLAGS, Arguments
 from export.source import Source, load_source
@@ -51,7 +51,7 @@ def run_compare(argv: list[str]) -> int:
     report = _measure(arguments, rows, sources, output)
     written = _write(report, output, with_page=not problem)
     unfinished.forget(output)
-    print("\n".join(table_lines(report)))
+    print("\n".join([*table_lines(report), *words(report)]))
     unmeasured = [row for row in rows if row.reason]
     for row in unmeasured:
         print(f"not measured{' to the end' if row.accuracy else ''}: {row.id}: {row.reason}")

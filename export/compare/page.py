@@ -7,12 +7,13 @@ from itertools import groupby
 
 from export.compare.machine import machine_lines
 from export.compare.report import Report
-from export.compare.table import MEANINGS, Values, columns, row_name, setting_lines, unmeasured
+from export.compare.table import MEANINGS, columns, note_lines, row_name, setting_lines, unmeasured, words
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, -apple-system, "Segoe UI", "DejaVu Sans", Arial, sans-serif; color: #1b1b1b;
-       background: #fff; max-width: 1280px; margin: 2em auto; padding: 0 1.5em; }
+       background: #fff; max-width: 1440px; margin: 2em auto; padding: 0 1.5em; }
 h1 { font-size: 1.7em; margin: 0 0 .2em; } h2 { font-size: 1.2em; margin: 2em 0 .5em; }
+h3 { font-size: 1em; margin: 1em 0 .2em; } ul { margin: 0; }
 p.lead { margin: 0; color: #444; } ul { padding-left: 1.2em; } li { margin: .25em 0; overflow-wrap: anywhere; }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; }
 th, td { padding: .35em .6em; text-align: right; white-space: nowrap; border-bottom: 1px solid #e2e2e2; }
@@ -22,7 +23,8 @@ th:first-child, td:first-child { text-align: left; } .begin { border-left: 1px s
 tr.fp32 td:first-child { color: #444; } tr.new td { border-top: 2px solid #999; }
 td small { color: #666; } td b { display: block; font-weight: 600; } tr.base b { color: #666; font-weight: 400; }
 td.why { text-align: left; white-space: normal; color: #8a1c1c; }
-figure { margin: 1em 0; } figure img { width: 100%; height: auto; } figcaption { color: #444; font-size: 13px; }
+figure { margin: 1em 0; } figure img { width: 100%; max-width: 1280px; height: auto; }
+figcaption { color: #444; font-size: 13px; }
 """
 
 
@@ -48,8 +50,7 @@ def make_page(report: Report) -> str:
         "<h2>Accuracy, agreement, size and speed</h2>",
         _table(report),
     ]
-    parts += _list([f"{row['id']}: {'; '.join(row['notes'])}" for row in report["rows"] if _noted(row)])
-    parts += _list(report["notes"])
+    parts += ["<h3>In words</h3>", *_list(words(report)), "<h3>Notes</h3>", *_list(note_lines(report))]
     parts += _figures(report)
     parts += ["<h2>What was measured</h2>", *_list(setting_lines(report))]
     parts.append("<h2>What the columns mean</h2><ul>")
@@ -80,7 +81,7 @@ def _table(report: Report) -> str:
         lines.append("</tr>")
     lines.append("</tbody></table></div>")
     incomplete = [row for row in unmeasured(report) if "scores" in row]
-    lines += _list([f"{row['id']} was not measured to the end: {row['reason']}" for row in incomplete])
+    lines += _list([f"{row_name(report, row)} was not measured to the end: {row['reason']}" for row in incomplete])
     return "\n".join(lines)
 
 
@@ -119,10 +120,6 @@ def _figure(title: str, svg: str, caption: str) -> list[str]:
         f'<img alt="{escape(title)}; the numbers are in the table" src="data:image/svg+xml;base64,{data}">',
         f"<figcaption>{escape(caption)}</figcaption></figure>",
     ]
-
-
-def _noted(row: Values) -> bool:
-    return bool(row["notes"]) and "scores" in row
 
 
 def _list(texts: list[str]) -> list[str]:

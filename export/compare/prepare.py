@@ -73,12 +73,21 @@ def _prepare_dynamic(row: Row, source: Source, folder: Path) -> None:
 
 def _prepare_onnx(row: Row, source: Source, arguments: Arguments, folder: Path) -> None:
     target = row.kind.runtime
-    own = {"precision": row.kind.precision, "target": target, "cpu": "this", "reduce_range": None, "portable": False}
-    settings = choose_settings(Arguments(arguments.values | own | {"int8_embeddings": False}, ()), source)
+    takes_range = target == "onnxruntime" and row.kind.precision != "fp32"
+    own = {
+        "precision": row.kind.precision,
+        "target": target,
+        "cpu": "this",
+        "reduce_range": arguments["reduce_range"] if takes_range else None,
+        "portable": False,
+        "int8_embeddings": False,
+    }
+    settings = choose_settings(Arguments(arguments.values | own, ()), source)
     if settings.mode is not None:
         row.notes.append(f"mode {settings.mode.name}")
     if settings.reduce_range:
-        row.notes.append("weights of 7 bits, since this CPU has no VNNI")
+        why = "" if arguments["reduce_range"] else ", since this CPU has no VNNI"
+        row.notes.append(f"weights of 7 bits{why}")
     path = folder / row.kind.name / "model.onnx"
     export_model(source, settings, path)
     _, metadata = read_model(path)

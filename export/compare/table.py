@@ -44,15 +44,19 @@ def columns(report: Report) -> list[Column]:
         metrics.append(Column("scores", f"Δ {report['main_metric']}", lambda row: difference(report, row)))
     return [
         *metrics,
-        Column("as fp32", "agree %", lambda row: _agreement(row, lambda found: f"{found['percent']:.2f}")),
-        Column("as fp32", "differ", lambda row: _agreement(row, lambda found: str(found["different"]))),
-        Column("as fp32", "flips", lambda row: _agreement(row, _flips)),
+        Column("agreement with fp32", "agree %", lambda row: _agreement(row, lambda found: f"{found['percent']:.2f}")),
+        Column("agreement with fp32", "differ", lambda row: _agreement(row, lambda found: str(found["different"]))),
+        Column("agreement with fp32", "flips", lambda row: _agreement(row, _flips)),
         Column("size", "file MB", lambda row: _number(row["file_bytes"], ".1f", 1e6)),
         Column("size", "RSS MB", lambda row: _number(row["peak_rss_bytes"], ".0f", 1e6)),
         Column("speed", "int8 %", lambda row: _number(row["int8_share"], ".1f", 0.01)),
         Column("speed", "ex/s", lambda row: _number(row["examples_per_second"], ".1f")),
         *(
-            Column(f"p50 / p90 ms, {threads} thread{'s' * (threads > 1)}", shape, _latency_text(threads, shape))
+            Column(
+                f"{threads} thread{'s' * (threads > 1)}: times as fast, p50 / p90 ms",
+                shape,
+                _latency_text(threads, shape),
+            )
             for threads in report["settings"]["threads"]
             for shape in report["settings"]["batches"]
         ),
@@ -77,7 +81,7 @@ def difference(report: Report, row: Values) -> str:
 def table_lines(report: Report) -> list[str]:
     """The table in Markdown, its columns aligned for reading as text."""
     shown = columns(report)
-    heads = [f"{c.name}, t={c.group.split()[4]}" if c.group.startswith("p50") else c.name for c in shown]
+    heads = [f"{c.name}, t={c.group.split()[0]}" if "thread" in c.group else c.name for c in shown]
     lines = [["model", *heads]]
     for row in report["rows"]:
         measured = "scores" in row
@@ -90,15 +94,47 @@ def table_lines(report: Report) -> list[str]:
 def markdown_report(report: Report) -> str:
     """report.md."""
     names = ", ".join(report["checkpoints"])
-    lines = [f"# {names}, compared", "", *table_lines(report), ""]
+    lines = [f"# {names}, compared", "", *table_lines(report), "", *(f"- {line}" for line in words(report)), ""]
     for row in unmeasured(report):
-        lines.append(f"- not measured{' to the end' if 'scores' in row else ''}: **{row['id']}**: {row['reason']}")
-    lines += [f"- {row['id']}: {'; '.join(row['notes'])}" for row in report["rows"] if row["notes"] and "scores" in row]
-    lines += [f"- {note}" for note in report["notes"]]
+        lines.append(
+            f"- not measured{' to the end' if 'scores' in row else ''}: {row_name(report, row)}: {row['reason']}"
+        )
+    lines += [f"- {note}" for note in note_lines(report)]
     lines += ["", "## What was measured", "", *(f"- {line}" for line in setting_lines(report))]
     lines += ["", "## What the columns mean", "", *(f"- **{name}**: {meaning}" for name, meaning in MEANINGS)]
     lines += ["", "## The machine", "", *(f"- {line}" for line in machine_lines(report["machine"])), ""]
     return "\n".join(lines)
+
+
+def words(report: Report) -> list[str]:
+    """What was found of every row that runs in int8, a sentence each."""
+    sentences = []
+    by_id = {row["id"]: row for row in report["rows"]}
+    for row in report["rows"]:
+        reference = by_id.get(report["references"].get(row["checkpoint"], ""))
+        if not row["int8_share"] or "scores" not in row or reference is None:
+            continue
+        parts = []
+        metric, found = report["main_metric"], row["agreement"]
+        if metric is not None:
+            parts.append(f"{metric} {row['scores'][metric]:.2f} ({difference(report, row)} to fp32)")
+        if found is not None:
+            parts.append(f"{found['different']} of {found['answers']} answers differ from fp32's")
+        parts.append(f"{row['file_bytes'] / 1e6:.1f} MB (fp32: {reference['file_bytes'] / 1e6:.1f})")
+        ratios = [value["times_as_fast"] for by_shape in row["latency"].values() for value in by_shape.values()]
+        ratios = [value for value in ratios if value is not None]
+        if ratios:
+            low, high = f"{min(ratios):.2f}", f"{max(ratios):.2f}"
+            times = low if low == high else f"{low} to {high}"
+            parts.append(f"{times} times as fast as {row_name(report, by_id[report['baseline']])}")
+        sentences.append(f"{row_name(report, row)}: {', '.join(parts)}")
+    return sentences
+
+
+def note_lines(report: Report) -> list[str]:
+    """What the reader should know of single rows, and of all."""
+    noted = [row for row in report["rows"] if row["notes"] and "scores" in row]
+    return [f"{row_name(report, row)}: {'; '.join(row['notes'])}" for row in noted] + report["notes"]
 
 
 def setting_lines(report: Report) -> list[str]:
@@ -134,9 +170,7 @@ def _number(value: float | None, form: str, unit: float = 1.0) -> str:
 
 
 def _agreement(row: Values, text: Callable[[Values], str]) -> str:
-    if row["is_reference"] or row["agreement"] is None:
-        return "fp32" if row["is_reference"] else NOTHING
-    return text(row["agreement"])
+    return NOTHING if row["is_reference"] or row["agreement"] is None else text(row["agreement"])
 
 
 def _flips(found: Values) -> str:
