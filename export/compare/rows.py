@@ -75,12 +75,17 @@ class Row:
 def checkpoint_names(paths: Sequence[str]) -> list[str]:
     """Short names of the checkpoints: their folders' where those differ, else the paths.
 
-    A training's checkpoints are called model.ckpt-<step>: there the folder above it says more.
+    A training's checkpoints are called model.ckpt-<step>, folders or not: there the folder above says more.
+    Raises UserError where a checkpoint is named twice.
     """
+    places = [Path(path).resolve() for path in paths]
+    for number, place in enumerate(places):
+        if place in places[:number]:
+            raise UserError(f"--checkpoint: {paths[number]} is named twice")
     names = []
-    for path in paths:
-        whole = Path(path).resolve()
-        names.append(whole.parent.name if whole.name.startswith("model.ckpt") else whole.stem or path)
+    for place in places:
+        inside = place.is_file() or Path(f"{place}.index").exists() or place.name.startswith("model.ckpt")
+        names.append(place.parent.name if inside else place.name)
     return names if len(set(names)) == len(names) else [path.rstrip("/") for path in paths]
 
 

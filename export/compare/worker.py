@@ -36,8 +36,8 @@ def main(argv: list[str]) -> None:
         connection.send(("ready", None))
         while True:
             connection.send(answer(model, *connection.recv()))
-    except EOFError:
-        return
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        return  # the parent has gone
     except (UserError, ImportError) as error:
         connection.send(("refused", str(error)))
     except Exception as error:

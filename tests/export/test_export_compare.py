@@ -215,12 +215,26 @@ class Page(HTMLParser):
         assert self.open[-1:] != ["style"] or ("url(" not in data and "@import" not in data)
 
 
-def check_page(text: str) -> None:
+def check_page(text: str, images: int = 3) -> None:
     page = Page()
     page.feed(text)
     page.close()
-    assert page.open == [] and page.images == 3
+    assert page.open == [] and page.images == images
     assert all(reference.startswith("data:image/svg+xml;base64,") for reference in page.references)
+
+
+def test_without_right_answers(folder: Path, tmp_path: Path) -> None:
+    """Nothing is scored, but answers still agree or not."""
+    content = json.loads((folder / "questions.json").read_text())
+    for paragraph in content["data"][0]["paragraphs"]:
+        for question in paragraph["qas"]:
+            del question["answers"]
+    (tmp_path / "asked.json").write_text(json.dumps(content))
+    flags = [f"--data={tmp_path}/asked.json", "--rows", "onnxruntime-fp32", "onnxruntime-int8"]
+    code, report = compare(folder, tmp_path / "out", *flags)
+    found = report["rows"][1]["agreement"]
+    assert code == 0 and report["metrics"] == [] and found["different"] > 0 and found["mcnemar_p"] is None
+    check_page((tmp_path / "out/report.html").read_text(), images=2)
 
 
 def test_tensorflow(folder: Path, tmp_path: Path) -> None:

@@ -92,13 +92,19 @@ def test_threads() -> None:
     ("paths", "names"),
     [
         (["out/ptq/model.ckpt-calibrated"], ["ptq"]),
-        (["models/minilm", "out/qat/model.ckpt-12/"], ["minilm", "qat"]),
-        (["a/pytorch_model.bin"], ["pytorch_model"]),
+        (["models/minilm.v2", "out/qat/model.ckpt-12/"], ["minilm.v2", "qat"]),
+        (["state/pytorch_model.bin", "bundle/bert_model.ckpt"], ["state", "bundle"]),
         (["out/qat/model.ckpt-1", "out/qat/model.ckpt-2/"], ["out/qat/model.ckpt-1", "out/qat/model.ckpt-2"]),
     ],
 )
-def test_names(paths: list[str], names: list[str]) -> None:
+def test_names(paths: list[str], names: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for path in ("state/pytorch_model.bin", "bundle/bert_model.ckpt.index"):
+        Path(path).parent.mkdir()
+        Path(path).touch()
     assert checkpoint_names(paths) == names
+    with pytest.raises(UserError, match="is named twice"):
+        checkpoint_names([*paths, f"./{paths[0]}"])
 
 
 def test_selection() -> None:
