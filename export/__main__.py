@@ -1,20 +1,21 @@
-"""python -m export onnx|check|sensitivity: see the help of each command."""
+"""python -m export COMMAND: see the help of each command."""
 
 import sys
 from collections.abc import Sequence
 
 from export.commands import run_check, run_onnx
+from export.compare.command import run_compare
 from export.sensitivity.command import run_sensitivity
 from twinquant.errors import UserError
 from twinquant.main import run_main
 
-COMMANDS = {"onnx": run_onnx, "check": run_check, "sensitivity": run_sensitivity}
+COMMANDS = {"onnx": run_onnx, "check": run_check, "compare": run_compare, "sensitivity": run_sensitivity}
 HELP = """python -m export COMMAND --help
 
-onnx    write a checkpoint as an ONNX model, checked before it gets its name
-check   compare an exported model with its checkpoint
-sensitivity
-        what each quantizer costs, and which ones to leave in float"""
+onnx         write a checkpoint as an ONNX model, checked before it gets its name
+check        compare an exported model with its checkpoint
+compare      a checkpoint in every runtime and precision: accuracy, size, memory, speed; a table and a page
+sensitivity  what each quantizer costs, and which ones to leave in float"""
 
 
 def main(argv: Sequence[str]) -> int:

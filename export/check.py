@@ -111,7 +111,7 @@ def compare_on_task(model: Predictor, reference: Predictor, task: Task, batch_si
                 differences.append(np.abs(one - other)[: None if task.head == CLASSIFICATION else length])
         comparison.rows += len(features)
         (answers, scores), (expected_answers, expected_scores) = (
-            _finish(prediction_set, outputs) for outputs in (ours, expected)
+            answers_and_scores(prediction_set, outputs) for outputs in (ours, expected)
         )
         comparison.answers += len(expected_answers)
         comparison.equal_answers += sum(answers.get(key) == value for key, value in expected_answers.items())
@@ -128,7 +128,9 @@ def compare_on_task(model: Predictor, reference: Predictor, task: Task, batch_si
     return comparison
 
 
-def _finish(prediction_set: PredictionSet, outputs: Outputs) -> tuple[dict[object, object], dict[str, float]]:
+def answers_and_scores(
+    prediction_set: PredictionSet, outputs: Outputs
+) -> tuple[dict[object, object], dict[str, float]]:
     """The answers by id or number, as the task itself writes them, and the scores."""
     answers: dict[object, object] = {}
     with tempfile.TemporaryDirectory() as folder:

@@ -1,14 +1,18 @@
 """An exported model under onnxruntime, predicting as a backend does."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx
-from google.protobuf.message import DecodeError
 
 from export.metadata import Metadata, read_metadata
 from twinquant.errors import UserError
+
+if TYPE_CHECKING:
+    import onnx
 
 # Session options of a model's own, see `session_options`.
 _NO_QUANTIZED_FUSION = ("session.disable_quant_qdq", "1")
@@ -20,6 +24,10 @@ def read_model(path: str | Path) -> tuple[onnx.ModelProto, Metadata]:
 
     Raises UserError for a file that cannot be read, is no ONNX model, is cut off, or was written by something else.
     """
+    # Imported here because running a model needs no onnx, whose memory would count as the model's in a comparison.
+    import onnx
+    from google.protobuf.message import DecodeError
+
     try:
         data = Path(path).read_bytes()
     except OSError as error:

@@ -156,6 +156,20 @@ class SquadTask(Task):
             return squad_v2_metrics(golds, answers.predictions, answers.null_odds)
         return squad_v1_metrics(golds, answers.predictions)
 
+    def exact_matches(self, predictions: Mapping[str, str]) -> dict[str, bool]:
+        """Which answers are right, by question id, as the exact match counts; {} where the file has no answers.
+
+        predictions: texts by question id, of every question.
+        """
+        examples = self.predict_examples
+        if not has_answers(examples):
+            return {}
+        metrics = squad_v2_metrics if self._version_2 else squad_v1_metrics
+        return {
+            key: metrics({key: golds}, {key: predictions[key]})["exact_match"] == 100.0
+            for key, golds in zip(examples.ids, examples.gold_answers, strict=True)
+        }
+
     def main_score(self, scores: Mapping[str, float]) -> float:
         """F1."""
         return scores["f1"]

@@ -48,4 +48,6 @@ def _format_default(flag: Flag) -> str:
         return ""
     if flag.type is bool:
         return "on" if flag.default else "off"
+    if flag.type is list:
+        return " ".join(flag.default)
     return f"{flag.default:g}" if flag.type is float and flag.default < 1 else str(flag.default)

@@ -42,7 +42,8 @@ class Flag:
     `type` is bool, int, float, str or list (a list of words). `within` bounds a number, in interval notation:
     "[1, inf)", "(0, 100]". `kept` says that the settings have a field of this name; a flag that is not kept is
     translated into other fields by a rule, noted (`note`: the sentence added when it is given) or refused (`refused`:
-    the sentence of the error when it is given a value other than its default).
+    the sentence of the error when it is given a value other than its default). `repeats`: of a list, that the words of
+    every occurrence count, and not those of the last alone.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Flag:
     kept: bool = True
     note: str = ""
     refused: str = ""
+    repeats: bool = False
 
 
 @dataclass
@@ -81,8 +83,9 @@ def parse_flags(flags: Sequence[Flag], argv: Sequence[str], program: str, head: 
     """Read a command line against a table of flags.
 
     Accepts `--x=v`, `--x v`, one dash or two, hyphens or underscores in names, and for booleans `--x`, `--x=false`,
-    `--x False` and `--nox` (absl's spellings and argparse's). A flag given twice keeps the last value, with a note.
-    `--help` prints `head` and the flags by group and leaves with exit code 0, `--version` likewise.
+    `--x False` and `--nox` (absl's spellings and argparse's). A flag given twice keeps the last value, with a note
+    (of one that `repeats`: all of them). `--help` prints `head` and the flags by group and leaves with exit code 0,
+    `--version` likewise.
 
     Raises UserError for an unknown flag (naming the nearest known one), a value of the wrong type, a value out of
     bounds, a word that belongs to no flag, and a flag that is refused.
@@ -110,6 +113,9 @@ def parse_flags(flags: Sequence[Flag], argv: Sequence[str], program: str, head: 
     for name, spelling, raw in namespace.occurrences:
         given.setdefault(name, []).append(_convert(by_name[name], spelling, raw))
         spellings[name] = spelling
+    for flag in flags:
+        if flag.repeats and flag.name in given:
+            given[flag.name] = [tuple(word for words in given[flag.name] for word in words)]
     values = {flag.name: flag.default for flag in flags} | {name: found[-1] for name, found in given.items()}
     parsed = ParsedFlags(values, spellings, frozenset(spelling for _, spelling, _ in namespace.occurrences))
     for name, found in given.items():

@@ -57,6 +57,20 @@ def test_version_2(make_task: Callable[..., SquadTask], write_squad: WriteSquad,
     assert json.loads((tmp_path / "out/null_odds.json").read_text()) == {"a": -18.0, "b": 18.0}
 
 
+@pytest.mark.parametrize("version_2", [False, True], ids=["1.1", "2.0"])
+def test_exact_matches(version_2: bool, make_task: Callable[..., SquadTask], write_squad: WriteSquad) -> None:
+    """Which answers are right; their share is the exact match that the metrics tell."""
+    questions: list = [("a", "who", [("cat", 4)]), ("b", "where", [("the mat", 15)]), ("c", "what", [("sat", 8)])]
+    if version_2:
+        questions.append(("d", "why", [], {"is_impossible": True}))
+    task = make_task(predict_file=write_squad((CONTEXT, questions)), version_2_with_negative=version_2)
+    places = {0: (3, 4), 1: (8, 8), 2: (4, 4), 3: (0, 0)}  # "The cat", "mat", "cat", and no answer
+    metrics = task.finish(logits_at(task.predict_features(), dict(list(places.items())[: len(questions)]), 20), None)
+    found = task.exact_matches({"a": "The cat", "b": "mat", "c": "cat", "d": ""})
+    assert found == {"a": True, "b": True, "c": False} | ({"d": True} if version_2 else {})
+    assert metrics["exact_match"] == pytest.approx(100 * sum(found.values()) / len(found))
+
+
 def test_file_without_answers_is_not_scored(
     make_task: Callable[..., SquadTask], write_squad: WriteSquad, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

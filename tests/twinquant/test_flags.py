@@ -3,6 +3,7 @@
 import pytest
 
 from twinquant.errors import UserError
+from twinquant.flag_help import format_help
 from twinquant.flags import Flag, ParsedFlags, parse_flags
 
 TABLE = (
@@ -17,6 +18,7 @@ TABLE = (
     Flag("train_file", str, None, "data", "Data.", metavar="FILE"),
     Flag("quant_mode", str, "ft2", "quantization", "Mode.", choices=("ft1", "ft2")),
     Flag("keywords", list, (), "quantization", "Keywords."),
+    Flag("checkpoint", list, ("base", "large"), "data", "Checkpoints.", repeats=True),
     Flag("old", bool, False, "export", "Old.", kept=False, note="has no effect."),
     Flag("gone", bool, False, "export", "Gone.", kept=False, refused="do something else."),
 )
@@ -173,3 +175,22 @@ def test_a_flag_without_effect_is_noted_and_its_negation_is_not():
     assert parse("--old").notes == ["note: --old has no effect."]
     assert parse("--old=False").notes == []
     assert parse("--gone=False", "--nogone").notes == []
+
+
+@pytest.mark.parametrize(
+    "argv, expected",
+    [
+        ([], ("base", "large")),
+        (["--checkpoint=a"], ("a",)),
+        (["--checkpoint", "a", "b", "--checkpoint=c"], ("a", "b", "c")),
+        (["--checkpoint=a", "--do_train", "--checkpoint=a"], ("a", "a")),
+    ],
+    ids=str,
+)
+def test_a_list_that_repeats_keeps_all(argv, expected):
+    parsed = parse(*argv)
+    assert parsed.values["checkpoint"] == expected and parsed.notes == []
+
+
+def test_the_help_shows_a_list_as_it_is_typed():
+    assert "Checkpoints. Default: base large." in format_help(TABLE, "program.py", "")

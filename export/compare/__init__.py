@@ -1,0 +1,1 @@
+"""`python -m export compare`: the same checkpoint in every runtime, measured beside itself."""
