@@ -18,7 +18,6 @@ from export.settings import ExportSettings
 from export.source import Source, load_source
 from export.verdict import Verdict
 from export.verify import CheckSettings, installed_backend, verify
-from quantization.exclusion import exclude
 from tasks.base import Task
 from twinquant.errors import UserError
 from twinquant.files import write_json_atomically
@@ -102,9 +101,7 @@ def choose_settings(arguments: Arguments, source: Source) -> ExportSettings:
     """The settings that the flags, the checkpoint and the CPU lead to; says what it chose."""
     precision, target = arguments["precision"], arguments["target"]
     quantized = precision != "fp32"
-    mode = source.choose_mode(arguments["quant_mode"]) if precision == "int8" else None
-    if mode is not None:
-        mode = exclude(mode, arguments["quant_exclude"] or source.excluded(mode), source.config.num_hidden_layers)
+    mode = source.choose_mode(arguments["quant_mode"], arguments["quant_exclude"]) if precision == "int8" else None
     if mode is not None and target == "tensorrt" and mode.name == "ort":
         raise UserError(
             f"{source.name} is calibrated for mode ort, whose unsigned integers TensorRT lacks; use ft1 or trt"

@@ -44,11 +44,14 @@ class ExportSettings:
     def describe(self) -> str:
         """The settings in words, for messages: "int8, mode ft2, target onnxruntime, weights of 7 bits"."""
         words = [self.precision]
-        words += [f"mode {self.mode.name}"] if self.mode else []
-        if self.mode and self.mode.excluded:
-            words += [f"{len(self.mode.excluded)} quantizers left in float"]
+        words += [f"mode {describe_mode(self.mode)}"] if self.mode else []
         words += [f"target {self.target}"]
         words += ["standard operators only"] if self.portable else []
         words += ["weights of 7 bits (reduced range)"] if self.reduce_range else []
         words += ["int8 embeddings"] if self.int8_embeddings else []
         return ", ".join(words)
+
+
+def describe_mode(mode: Mode) -> str:
+    """A mode in words: "ft2", or "ft2 with 3 quantizers left in float"."""
+    return f"{mode.name} with {len(mode.excluded)} quantizers left in float" if mode.excluded else mode.name

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from checkpoints.checkpoint import load_checkpoint
 from checkpoints.config import BertConfig
 from checkpoints.names import CLASSIFICATION, QUESTION_ANSWERING, head_of
 from checkpoints.value import Checkpoint
+from quantization.exclusion import exclude
 from quantization.modes import MODE_NAMES, Mode, get_mode
 from quantization.ranges import Ranges, select_ranges
 from training.initialization import complete_tensors
@@ -48,8 +49,15 @@ class Source:
         """ "squad" or "glue"."""
         return next(task for task, head in TASK_HEADS.items() if head == self.head)
 
-    def choose_mode(self, name: str | None) -> Mode:
-        """The mode of that name; without one the mode that the checkpoint was calibrated for."""
+    def choose_mode(self, name: str | None, quant_exclude: Sequence[str] = ()) -> Mode:
+        """The mode of that name without the quantizers that `quant_exclude` names (`quantization.exclusion.exclude`).
+
+        Where these are not given: those of the checkpoint's calibration.
+        """
+        mode = self._named_mode(name)
+        return exclude(mode, quant_exclude or self._excluded(mode), self.config.num_hidden_layers)
+
+    def _named_mode(self, name: str | None) -> Mode:
         if name is not None:
             return get_mode(name)
         calibrated = (self.calibration or {}).get("quant_mode")
@@ -63,7 +71,7 @@ class Source:
             f"expected one of {', '.join(MODE_NAMES)}"
         )
 
-    def excluded(self, mode: Mode) -> list[str]:
+    def _excluded(self, mode: Mode) -> list[str]:
         """The quantizers of the mode that were left in float when the checkpoint was calibrated."""
         calibration = self.calibration or {}
         if calibration.get("quant_mode") != mode.name:

@@ -32,6 +32,8 @@ COMPARE_FLAGS = (
     Flag("keep_models", str, None, "export", "Keep the exported models in this folder.", metavar="FOLDER"),
     Flag("quant_mode", str, None, "export", "Of the int8 rows: which tensors are quantized. When not given: the mode "
          "that calibration.json beside the checkpoint tells.", choices=MODE_NAMES),
+    Flag("quant_exclude", list, (), "export", "Of the int8 rows: quantizers to leave in float, as of `python -m export "
+         "onnx`.", metavar="FILE|PATTERN [...]"),
     Flag("reduce_range", bool, None, "export", "Of the onnxruntime rows: weights of 7 bits. When not given: on where "
          "this CPU has no VNNI."),
     Flag("rows", list, (), "runtime", "Names or patterns of the rows to measure, such as 'onnxruntime-*' or "

@@ -17,7 +17,8 @@ class ModelSpec:
     """What a process has to open.
 
     runtime: "pytorch", "tensorflow", "onnxruntime" or "openvino". path: a checkpoint of the two backends, a folder of
-    `DynamicModel.save` (`dynamic`), a .onnx file. quant_mode: of a backend, None for fp32. task, config_file: of
+    `DynamicModel.save` (`dynamic`), a .onnx file. quant_mode: of a backend, None for fp32, and the
+    quantizers left in float. task, config_file: of
     `load_source`. session: of an ONNX model, the metadata that `export.runtime.session_options` asks for.
     """
 
@@ -25,6 +26,7 @@ class ModelSpec:
     path: str
     dynamic: bool = False
     quant_mode: str | None = None
+    quant_exclude: list[str] = field(default_factory=list)
     task: str = "auto"
     config_file: str | None = None
     session: dict[str, str] = field(default_factory=dict)
@@ -74,6 +76,6 @@ def _open_backend(spec: ModelSpec) -> Predictor:
     backend = create_backend(spec.runtime, source.config, source.head, runtime=settings, num_labels=source.num_labels)
     backend.load(source.tensors)
     if spec.quant_mode is not None:
-        mode = source.choose_mode(spec.quant_mode)
+        mode = source.choose_mode(spec.quant_mode, spec.quant_exclude)
         backend.set_quantization(mode, source.ranges(mode))
     return backend

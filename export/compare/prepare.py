@@ -12,6 +12,7 @@ from export.compare.rows import Row, missing_framework
 from export.flags import Arguments
 from export.kernels import kernel_use
 from export.runtime import read_model
+from export.settings import describe_mode
 from export.source import Source
 from twinquant.errors import UserError
 
@@ -43,14 +44,19 @@ def prepare_row(row: Row, source: Source, arguments: Arguments, folder: Path) ->
 
 
 def _prepare_backend(row: Row, source: Source, arguments: Arguments) -> None:
-    mode = source.choose_mode(arguments["quant_mode"]) if row.kind.precision == "int8" else None
+    mode = None
+    if row.kind.precision == "int8":
+        mode = source.choose_mode(arguments["quant_mode"], arguments["quant_exclude"])
     if mode is not None:
         source.ranges(mode)  # UserError for what is missing, before a process is started
-        row.notes.append(f"mode {mode.name}, simulated in float32: int8's accuracy, not its speed, size or memory")
+        row.notes.append(
+            f"mode {describe_mode(mode)}, simulated in float32: int8's accuracy, not its speed, size or memory"
+        )
     row.spec = ModelSpec(
         row.kind.runtime,
         source.name,
         quant_mode=mode.name if mode is not None else None,
+        quant_exclude=sorted(mode.excluded) if mode is not None else [],
         task=source.task,
         config_file=arguments["bert_config_file"],
     )
@@ -84,7 +90,7 @@ def _prepare_onnx(row: Row, source: Source, arguments: Arguments, folder: Path) 
     }
     settings = choose_settings(Arguments(arguments.values | own, ()), source)
     if settings.mode is not None:
-        row.notes.append(f"mode {settings.mode.name}")
+        row.notes.append(f"mode {describe_mode(settings.mode)}")
     if settings.reduce_range:
         why = "" if arguments["reduce_range"] else ", since this CPU has no VNNI"
         row.notes.append(f"weights of 7 bits{why}")

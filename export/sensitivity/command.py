@@ -18,7 +18,7 @@ from export.sensitivity.search import Exclusion, find_exclusion
 from export.settings import ExportSettings
 from export.source import Source, load_source
 from export.verify import installed_backend
-from quantization.exclusion import exclude, exclusion_file
+from quantization.exclusion import exclusion_file
 from quantization.modes import Mode
 from twinquant.errors import UserError
 from twinquant.files import make_folder, write_bytes_atomically
@@ -36,7 +36,7 @@ def run_sensitivity(argv: list[str]) -> int:
     say_notes(arguments)
     source = load_source(arguments["checkpoint"], arguments["task"], arguments["bert_config_file"])
     layers = source.config.num_hidden_layers
-    mode = exclude(source.choose_mode(arguments["quant_mode"]), arguments["quant_exclude"], layers)
+    mode = source.choose_mode(arguments["quant_mode"], arguments["quant_exclude"])
     ranges = source.ranges(mode)
     backend_name = arguments["backend"] or installed_backend()
     if backend_name is None:
