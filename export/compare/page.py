@@ -16,10 +16,11 @@ h1 { font-size: 1.7em; margin: 0 0 .2em; } h2 { font-size: 1.2em; margin: 2em 0 
 h3 { font-size: 1em; margin: 1em 0 .2em; } ul { margin: 0; }
 p.lead { margin: 0; color: #444; } ul { padding-left: 1.2em; } li { margin: .25em 0; overflow-wrap: anywhere; }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; }
-th, td { padding: .35em .6em; text-align: right; white-space: nowrap; border-bottom: 1px solid #e2e2e2; }
+th, td { padding: .35em .5em; text-align: right; white-space: nowrap; border-bottom: 1px solid #e2e2e2; }
 th { font-weight: 600; background: #f5f5f5; border-bottom: 1px solid #bbb; }
 tr.groups th { text-align: center; border-bottom: none; color: #444; }
-th:first-child, td:first-child { text-align: left; } .begin { border-left: 1px solid #ccc; }
+th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: #fff; }
+th:first-child { background: #f5f5f5; } .begin { border-left: 1px solid #ccc; }
 tr.fp32 td:first-child { color: #444; } tr.new td { border-top: 2px solid #999; }
 td small { color: #666; } td b { display: block; font-weight: 600; } tr.base b { color: #666; font-weight: 400; }
 td.why { text-align: left; white-space: normal; color: #8a1c1c; }

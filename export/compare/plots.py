@@ -44,7 +44,7 @@ def accuracy_against_latency(report: Report, shape: str) -> str:
         axis.set_ylabel(f"{metric}, %" if axis is axes[0][0] else "")
         axis.grid(color="#e6e6e6", linewidth=0.8)
         axis.set_axisbelow(True)
-        axis.margins(x=0.25, y=0.22)
+        axis.margins(x=0.3, y=0.22)
         axis.xaxis.set_major_formatter(plt.FuncFormatter(lambda value, _: f"{value:g}"))
         axis.xaxis.set_minor_formatter(plt.FuncFormatter(_minor_label))
         named.append([(x, y, row_name(report, row), COLORS[row["runtime"]]) for x, y, row in points])
