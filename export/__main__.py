@@ -1,17 +1,18 @@
-"""python -m export onnx|check: see the help of each command."""
+"""python -m export onnx|check|triton: see the help of each command."""
 
 import sys
 from collections.abc import Sequence
 
-from export.commands import run_check, run_onnx
+from export.commands import run_check, run_onnx, run_triton
 from twinquant.errors import UserError
 from twinquant.main import run_main
 
-COMMANDS = {"onnx": run_onnx, "check": run_check}
+COMMANDS = {"onnx": run_onnx, "check": run_check, "triton": run_triton}
 HELP = """python -m export COMMAND --help
 
 onnx    write a checkpoint as an ONNX model, checked before it gets its name
-check   compare an exported model with its checkpoint"""
+check   compare an exported model with its checkpoint
+triton  put an exported model into a model repository of the Triton Inference Server"""
 
 
 def main(argv: Sequence[str]) -> int:

@@ -55,6 +55,8 @@ class CommonSettings:
     do_predict: bool
     predict_batch_size: int
 
+    export: dict[str, Any] | None = None  # see twinquant.export_flags.choose_export; None: nothing is exported
+
     evaluate_steps: int | None = None  # steps between two evaluations during training; None: none
     evaluate_per_epoch: bool = False
 
@@ -108,7 +110,7 @@ class CommonSettings:
         """The lines printed at the start of a run: settings by phase, those that the user gave marked with *."""
         groups = {flag.name: flag.group for flag in flags if flag.kept}
         groups |= {"scale_learning_rate": "fine-tuning", "custom_mode": "quantization", "dialect": "runtime"}
-        groups |= {"evaluate_steps": "fine-tuning", "evaluate_per_epoch": "fine-tuning"}
+        groups |= {"evaluate_steps": "fine-tuning", "evaluate_per_epoch": "fine-tuning", "export": "export"}
         lines = ["settings (* = given on the command line):"]
         for group in GROUPS:
             names = [field.name for field in dataclasses.fields(self) if groups.get(field.name) == group]
