@@ -52,6 +52,13 @@ writes repository/squad/1/model.onnx, with the files beside it, and repository/s
 Triton's ONNX Runtime backend.
 """
 
+
+def _sentence(text: str) -> str:
+    """The text without its "With --export_trtis: ", which is what this command does."""
+    rest = text.partition(": ")[2]
+    return rest[0].upper() + rest[1:]
+
+
 # fmt: off
 _CHECKPOINT = (
     Flag("checkpoint", str, None, "model and checkpoints", "Required: the checkpoint, in any form that the scripts' "
@@ -131,7 +138,7 @@ TRITON_COMMAND_FLAGS = (
     Flag("model", str, None, "model and checkpoints", "Required: the exported model, a .onnx file or a folder with "
          "model.onnx.", metavar="PATH"),
     Flag("output", str, None, "export", "Required: the model repository, a folder.", metavar="FOLDER"),
-    *(replace(flag, name=flag.name.removeprefix("trtis_"), help=flag.help.partition(": ")[2]) for flag in TRITON_FLAGS),
+    *(replace(flag, name=flag.name.removeprefix("trtis_"), help=_sentence(flag.help)) for flag in TRITON_FLAGS),
 )
 # fmt: on
 

@@ -16,15 +16,16 @@ from twinquant.flag_rules import note_idle_flags
 from twinquant.flags import Flag, ParsedFlags
 
 # fmt: off
-PRECISION = Flag("precision", str, "fp32", "export", "fp32; int8 with the checkpoint's calibrated or trained ranges; "
-                 "int8-dynamic, which finds the ranges of activations at run time.", choices=PRECISIONS)
+PRECISION = Flag("precision", str, "fp32", "export", "The numbers of the products: fp32; int8 with the checkpoint's "
+                 "calibrated or trained ranges; int8-dynamic, which finds the ranges of activations at run time.",
+                 choices=PRECISIONS)
 TARGET = Flag("target", str, "onnxruntime", "export", "The runtime: onnxruntime takes the form that is fastest on x86 "
               "CPUs; openvino and tensorrt take signed pairs of QuantizeLinear and DequantizeLinear.", choices=TARGETS)
 PORTABLE = Flag("portable", bool, False, "export", "Standard ONNX operators only (the other targets have no others).")
 INT8_EMBEDDINGS = Flag("int8_embeddings", bool, False, "export", "Store the embedding tables as int8 with one scale "
                        "per row.")
-REDUCE_RANGE = Flag("reduce_range", bool, None, "export", "onnxruntime: weights of 7 bits, for CPUs whose int8 "
-                    "products saturate. When not given: on where --cpu has no VNNI.")
+REDUCE_RANGE = Flag("reduce_range", bool, None, "export", "Weights of 7 bits, for CPUs whose int8 products "
+                    "saturate (onnxruntime only). When not given: on where --cpu has no VNNI.")
 CPU = Flag("cpu", str, "this", "export", "The CPU that the model is for.", choices=CPUS)
 CHECK_EXAMPLES = Flag("check_examples", int, 32, "export", "Number of examples of --check_data.", within="[1, inf)")
 
@@ -34,7 +35,7 @@ def _of_a_script(flag: Flag, alias: bool = True, **changes: Any) -> Flag:
     return replace(flag, name=f"export_{flag.name}", aliases=aliases, kept=False, **changes)
 
 
-_TRITON = "--export_trtis: "
+_TRITON = "With --export_trtis: "
 TRITON_FLAGS = (
     Flag("trtis_model_name", str, "bert", "export", f"{_TRITON}the model's name in the repository.", metavar="NAME",
          kept=False),

@@ -321,7 +321,7 @@ def _check_work(parsed: ParsedFlags) -> None:
     values = parsed.values
     if not (any(values[name] for name in ("do_train", "do_calib", "do_eval", "do_predict")) or exports(values)):
         raise UserError(
-            "nothing to do: give at least one of --do_train, --do_calib, --do_eval and --do_predict (or --export_onnx)."
+            "nothing to do: give at least one of --do_train, --do_calib, --do_eval, --do_predict and --export_onnx."
         )
     note_calibration_before_training(parsed)
     if not values["do_train"]:

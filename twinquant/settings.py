@@ -104,7 +104,8 @@ class CommonSettings:
     def describe_given(self) -> str:
         """One line for the start of a run: the settings that the user gave; all are in settings.json."""
         given = [f"{field.name}={getattr(self, field.name)}" for field in dataclasses.fields(self)]
-        return "settings: " + " ".join(word for word in given if word.split("=")[0] in self.explicit)
+        shown = self.explicit | ({"export"} if self.export is not None else set())
+        return "settings: " + " ".join(word for word in given if word.split("=")[0] in shown)
 
     def describe_flags(self, flags: Sequence[Flag]) -> list[str]:
         """The lines printed at the start of a run: settings by phase, those that the user gave marked with *."""

@@ -192,9 +192,7 @@ def _choose_work(parsed: ParsedFlags) -> None:
             values["do_predict"] = True
             parsed.notes.append("note: --do_eval evaluates predictions, so --do_predict is switched on too.")
     if not (values["do_train"] or values["do_calib"] or values["do_predict"] or exports(values)):
-        raise UserError(
-            "nothing to do: give at least one of --do_train, --do_calib and --do_predict (or --export_onnx)."
-        )
+        raise UserError("nothing to do: give at least one of --do_train, --do_calib, --do_predict and --export_onnx.")
     note_calibration_before_training(parsed)
 
 

@@ -112,7 +112,7 @@ def test_check(words: str, expected: str, folder: Path, capsys: pytest.CaptureFi
 
 
 def test_commands(capsys: pytest.CaptureFixture[str]) -> None:
-    assert error(capsys, "export") == "unknown command 'export'; expected one of onnx, check"
+    assert error(capsys, "export") == "unknown command 'export'; expected one of onnx, check, triton"
     assert run_main(main, "python -m export", []) == 0
     with pytest.raises(SystemExit):
         main(["onnx", "--help"])
