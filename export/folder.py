@@ -19,7 +19,7 @@ from twinquant.errors import UserError
 from twinquant.files import make_folder
 
 MODEL_NAME = "model.onnx"
-CONFIG_NAME = "config.json"
+CONFIG_NAME, VOCAB_NAME, TOKENIZER_NAME = COMPANION_NAMES = ("config.json", "vocab.txt", "tokenizer_config.json")
 _COMPARED = (
     "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
     "max_position_embeddings", "activation",
@@ -62,7 +62,7 @@ def publish(temporary: Path, names: list[str], path: Path, source: Source) -> li
     Raises UserError where the folder holds the config.json of another model.
     """
     companions = _companions(source)
-    _check_companions(path.parent, source, companions)
+    _check_companions(path.parent, source.config, source.label_names, companions.get(VOCAB_NAME))
     written = []
     for name, data in companions.items():
         # What is there already describes the same model, perhaps with more detail than is known here.
@@ -81,6 +81,16 @@ def publish(temporary: Path, names: list[str], path: Path, source: Source) -> li
     return [path.parent / name for name in names]
 
 
+def check_place(output: str | Path, config: BertConfig, vocab_file: Path) -> None:
+    """Whether a model of that config and vocabulary can be written to `output`, for those who make the model first.
+
+    Raises UserError where the place cannot be written or holds another model's files.
+    """
+    path = model_path(output)
+    with staged(path):
+        _check_companions(path.parent, config, None, read_file(vocab_file))
+
+
 def _companions(source: Source) -> dict[str, bytes]:
     checkpoint = source.checkpoint
     config = source.config
@@ -94,24 +104,26 @@ def _companions(source: Source) -> dict[str, bytes]:
         }
         if "do_lower_case" in checkpoint.metadata:
             tokenizer["do_lower_case"] = checkpoint.metadata["do_lower_case"] == "true"
-        files |= {"vocab.txt": read_file(checkpoint.vocab_file), "tokenizer_config.json": _json(tokenizer)}
+        files |= {VOCAB_NAME: read_file(checkpoint.vocab_file), TOKENIZER_NAME: _json(tokenizer)}
     return files
 
 
-def _check_companions(folder: Path, source: Source, companions: dict[str, bytes]) -> None:
-    """Refuses to put a model beside the files of another."""
-    config_file, vocab_file = folder / CONFIG_NAME, folder / "vocab.txt"
+def _check_companions(
+    folder: Path, config: BertConfig, label_names: list[str] | None, vocabulary: bytes | None
+) -> None:
+    """Refuses to put a model beside the files of another; None: not compared."""
+    config_file, vocab_file = folder / CONFIG_NAME, folder / VOCAB_NAME
     if config_file.exists():
         found = BertConfig.from_json_file(config_file)
-        names = [*_COMPARED, *(["label_names"] if source.label_names is not None else [])]
-        for name in names:
-            there, here = getattr(found, name), getattr(source, name, None) or getattr(source.config, name)
+        pairs = {name: (getattr(found, name), getattr(config, name)) for name in _COMPARED}
+        pairs |= {"label_names": (found.label_names, label_names)} if label_names is not None else {}
+        for name, (there, here) in pairs.items():
             if there != here:
                 raise UserError(
                     f"{config_file} describes another model ({name} is {there}, not {here}): choose an --output in a "
                     "folder of its own"
                 )
-    if vocab_file.exists() and "vocab.txt" in companions and read_file(vocab_file) != companions["vocab.txt"]:
+    if vocab_file.exists() and vocabulary is not None and read_file(vocab_file) != vocabulary:
         raise UserError(f"{vocab_file} is another model's vocabulary: choose an --output in a folder of its own")
 
 

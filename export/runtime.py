@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     import onnx
 
 # Session options of a model's own, see `session_options`.
-_NO_QUANTIZED_FUSION = ("session.disable_quant_qdq", "1")
-_EXACT_WITHOUT_VNNI = ("session.x64quantprecision", "1")
+_NO_QUANTIZED_FUSION = "session.disable_quant_qdq"
+EXACT_WITHOUT_VNNI = "session.x64quantprecision"
 
 
 def read_model(path: str | Path) -> tuple[onnx.ModelProto, Metadata]:
@@ -41,6 +41,13 @@ def read_model(path: str | Path) -> tuple[onnx.ModelProto, Metadata]:
     return proto, read_metadata({entry.key: entry.value for entry in proto.metadata_props}, str(path))
 
 
+def session_entries(metadata: Metadata) -> dict[str, str]:
+    """onnxruntime's session options, by name, that the model's numbers depend on; see `session_options`."""
+    if metadata["target"] != "onnxruntime":
+        return {_NO_QUANTIZED_FUSION: "1"}
+    return {} if metadata.flag("reduce_range") else {EXACT_WITHOUT_VNNI: "1"}
+
+
 def session_options(metadata: Metadata, threads: int = 0):
     """How the model is to be run for its numbers to be those of its checkpoint.
 
@@ -55,10 +62,8 @@ def session_options(metadata: Metadata, threads: int = 0):
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
-    if metadata["target"] != "onnxruntime":
-        options.add_session_config_entry(*_NO_QUANTIZED_FUSION)
-    elif not metadata.flag("reduce_range"):
-        options.add_session_config_entry(*_EXACT_WITHOUT_VNNI)
+    for name, value in session_entries(metadata).items():
+        options.add_session_config_entry(name, value)
     return options
 
 

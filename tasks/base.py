@@ -90,6 +90,10 @@ class Task(ABC):
         """What a prediction has to go through, in order."""
 
     @abstractmethod
+    def first_examples(self, count: int) -> Task:
+        """The same task, but for predicting only the first `count` examples of every prediction set, for a check."""
+
+    @abstractmethod
     def main_score(self, scores: Mapping[str, float]) -> float:
         """The one score that tells which of several checkpoints is the best: higher is better."""
 

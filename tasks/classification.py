@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Mapping
 from functools import cached_property, partial
@@ -122,6 +123,14 @@ class ClassificationTask(Task):
             )
             for name, examples in self._sets_to_predict.items()
         ]
+
+    def first_examples(self, count: int) -> ClassificationTask:
+        """The same task with only the first `count` examples of every set; they are not kept between runs."""
+        task = copy.copy(self)
+        task.__dict__.pop("_sets_to_predict", None)
+        task._features, task.predictions, task._cache_dir = {}, {}, None
+        task._max_samples = {kind: min(count, limit or count) for kind, limit in self._max_samples.items()}
+        return task
 
     def main_score(self, scores: Mapping[str, float]) -> float:
         """The main metric of the dev set; where that was not scored, of the mismatched or the test set."""

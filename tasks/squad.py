@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable, Mapping
 from functools import cached_property
@@ -128,6 +129,15 @@ class SquadTask(Task):
     def prediction_sets(self) -> list[PredictionSet]:
         """The one file to predict."""
         return [PredictionSet("predict", self.predict_features, self.finish)]
+
+    def first_examples(self, count: int) -> SquadTask:
+        """The same task with only the first `count` questions to predict; they are not kept between runs."""
+        task = copy.copy(self)
+        for made in ("predict_examples", "_predict_features"):
+            task.__dict__.pop(made, None)
+        task._max_predict_examples = min(count, self._max_predict_examples or count)
+        task._cache_dir = None
+        return task
 
     def finish(self, outputs: Outputs, folder: Path | None) -> dict[str, float]:
         """Write predictions.json, nbest_predictions.json and null_odds.json (2.0) into `folder`; return the scores.

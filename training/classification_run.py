@@ -69,6 +69,7 @@ class ClassificationRun(Run):
             return
         logger.info("the best model is that of step %d: %s", best["step"], path)
         self.use_saved(path)
+        self.result = str(path)
 
     def _parent_predictions(self) -> tuple[Mapping[str, Predictions] | None, str]:
         """What the fp32 parent of a quantized model predicts, and what to call it; (None, "") where there is none.

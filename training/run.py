@@ -66,6 +66,8 @@ class Run:
         self.folder = RunFolder(settings.output_dir, backend_name, settings.keep_checkpoints)
         start = processes.share(start_of(settings) if processes.is_first else None, "start")
         self.checkpoint = self._load(start) if start else Checkpoint(tensors={}, source="random weights")
+        # The checkpoint of the model in hand, which is exported: that of the start until one is saved.
+        self.result = self.start = start
         self.config = config_of(settings, self.checkpoint)
         self.vocab_file = vocab_file_of(settings, self.checkpoint)
         self.task = make_task(self.config, self.vocab_file)
@@ -94,6 +96,8 @@ class Run:
             self._load_backend_for_resume()
         else:
             self._load_backend()
+        if settings.export is not None:
+            self._check_export()
         record = Path(settings.output_dir) / "settings.json"
         self.processes.first(lambda: write_json_atomically(record, settings.to_dict()))
         if settings.do_calib and not self.resume_step:
@@ -101,6 +105,14 @@ class Run:
         if settings.do_train:
             self.train()
         return self.predict() if settings.predicts else {}
+
+    def export(self) -> None:
+        """Exports the model that the phases ended with, where the flags ask for it; rank 0 alone.
+
+        Apart from `execute`, so that a model that cannot be exported, a UserError, costs none of the other results.
+        """
+        if self.settings.export is not None:
+            self.processes.first(self._export)
 
     def calibrate(self) -> None:
         """Finds all ranges, saves model.ckpt-calibrated and calibration.json."""
@@ -118,6 +130,7 @@ class Run:
         )
         self.processes.first(lambda: self._find_ranges(observer))
         self.ranges = self.processes.share_arrays(self.ranges, "ranges")
+        self.result = str(self.folder.path("calibrated"))
 
     def _find_ranges(self, observer: Observer) -> None:
         settings = self.settings
@@ -147,6 +160,7 @@ class Run:
         """Fine-tunes, fake-quantized under --if_quant, towards a teacher's logits under --distillation."""
         settings = self.settings
         total = self._total_steps()
+        self.result = str(self.folder.path(max(total, self.resume_step)))
         if self.resume_step >= total:
             logger.info("training is complete: %s is there already", self.folder.path(self.resume_step))
             self.evaluations = Evaluations(self.folder, self.task, self.resume_step)
@@ -355,7 +369,7 @@ class Run:
                 settings.max_seq_length,
             )
         # A new head makes sense where it is trained, or where only ranges are wanted (calibration before QAT).
-        new_head = settings.do_train or (settings.do_calib and not settings.do_predict)
+        new_head = settings.do_train or (settings.do_calib and not settings.do_predict and settings.export is None)
         if not self.checkpoint.tensors and settings.do_train:
             self.checkpoint = random_checkpoint(self.config, self.task.head, settings.seed, self.task.num_labels)
         self.tensors = self._complete_tensors(self.checkpoint, self.config, new_head)
@@ -405,6 +419,31 @@ class Run:
         else:
             self.backend.set_quantization(None, {})
             logger.info("fake quantization is off")
+
+    def _check_export(self) -> None:
+        """What would keep the model from being exported, before the phases that make it."""
+        # onnx is needed only here and below.
+        from export.after_run import check_places
+
+        settings, choice = self.settings, self.settings.export or {}
+        self.processes.first(lambda: check_places(settings, self.config, self.vocab_file))
+        if choice["precision"] == "int8" and choice["quant_mode"] is not None and not settings.do_calib:
+            select_ranges(self.ranges, self.tensors, self.mode, self.checkpoint.source)
+
+    def _export(self) -> None:
+        from export.after_run import export_result
+
+        settings = self.settings
+        has_data = settings.predicts or settings.predict_file is not None
+        export_result(
+            str(self.result),
+            settings,
+            self.backend_name,
+            self.task.head,
+            self.task.first_examples((settings.export or {})["check_examples"]) if has_data else None,
+            settings.bert_config_file if self.result == self.start else None,
+            self.vocab_file,
+        )
 
     def _teacher(self) -> Backend | None:
         settings = self.settings

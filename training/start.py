@@ -18,6 +18,9 @@ logger = logging.getLogger("twinquant")
 def start_of(settings: CommonSettings) -> str | None:
     """The checkpoint to begin with; None: random weights, which the flags allow for training only."""
     latest = None
+    only_export = not (settings.do_train or settings.do_calib or settings.predicts)
+    if only_export and settings.init_checkpoint:
+        return settings.init_checkpoint
     if settings.dialect == "tensorflow" and not (settings.do_train or settings.do_calib):
         # As the original's Estimator: prediction alone takes what the output folder holds.
         latest = latest_checkpoint(settings.output_dir) if Path(settings.output_dir).is_dir() else None

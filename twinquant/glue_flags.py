@@ -7,6 +7,7 @@ from typing import Any
 from twinquant.arguments_file import expand_arguments_file
 from twinquant.common_flags import COMMON_FLAGS, PAD_TO_MAX_LENGTH, PREDICT_BATCH_SIZE
 from twinquant.errors import UserError
+from twinquant.export_flags import EXPORT_FLAGS, choose_export, exports
 from twinquant.flag_rules import (
     check_distillation,
     check_launch,
@@ -219,7 +220,7 @@ CHANGES: Mapping[str, Mapping[str, Any]] = {
 # fmt: on
 ALL_FLAGS = tuple(
     replace(flag, **CHANGES.get(flag.name, {}))
-    for flag in (QUANT_SCHEME, *COMMON_FLAGS, *GLUE_FLAGS, *OLD_FLAGS, *TRAINER_FLAGS)
+    for flag in (QUANT_SCHEME, *COMMON_FLAGS, *GLUE_FLAGS, *EXPORT_FLAGS, *OLD_FLAGS, *TRAINER_FLAGS)
 )
 
 
@@ -282,6 +283,8 @@ def parse_glue_flags(argv: Sequence[str]) -> GlueSettings:
     custom_mode = None
     if values["quant_scheme"] != "q8bert":
         custom_mode = choose_quantization(parsed, dialect, predicts=values["do_eval"] or values["do_predict"])
+    predicts = values["do_eval"] or values["do_predict"]
+    export = choose_export(parsed, predicts, custom_mode)
     check_training(parsed)
     check_distillation(parsed)
     note_precision_and_optimizer(parsed)
@@ -296,7 +299,8 @@ def parse_glue_flags(argv: Sequence[str]) -> GlueSettings:
         check_checkpoint(parsed, "teacher")
     take_trained_model(parsed)
     find_model_files(parsed)
-    check_weights_given(parsed, dialect, "--do_eval" if values["do_eval"] else "--do_predict")
+    user = "--do_eval" if values["do_eval"] else "--do_predict" if values["do_predict"] else "an export"
+    check_weights_given(parsed, dialect, user)
     choose_lower_case(parsed, dialect)
     note_case_mismatch(parsed)
     return GlueSettings(
@@ -306,6 +310,7 @@ def parse_glue_flags(argv: Sequence[str]) -> GlueSettings:
         evaluate_per_epoch=evaluate_per_epoch,
         scale_learning_rate=dialect == "tensorflow",
         custom_mode=custom_mode,
+        export=export,
         dialect=dialect,
         explicit=frozenset(parsed.spellings),
         notes=tuple(parsed.notes),
@@ -314,8 +319,10 @@ def parse_glue_flags(argv: Sequence[str]) -> GlueSettings:
 
 def _check_work(parsed: ParsedFlags) -> None:
     values = parsed.values
-    if not any(values[name] for name in ("do_train", "do_calib", "do_eval", "do_predict")):
-        raise UserError("nothing to do: give at least one of --do_train, --do_calib, --do_eval and --do_predict.")
+    if not (any(values[name] for name in ("do_train", "do_calib", "do_eval", "do_predict")) or exports(values)):
+        raise UserError(
+            "nothing to do: give at least one of --do_train, --do_calib, --do_eval, --do_predict and --export_onnx."
+        )
     note_calibration_before_training(parsed)
     if not values["do_train"]:
         values["num_runs"] = 1  # every run would be the same

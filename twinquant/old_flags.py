@@ -2,15 +2,8 @@
 
 from twinquant.flags import Flag
 
-_EXPORT = "export to other runtimes is not part of this version; train, calibrate and predict without it"
-_TRITON = "has no effect: nothing is exported to the Triton (TensorRT) Inference Server."
 _SPARSE = "2:4 sparsity is not supported; leave the flag out to train the dense model."
 _OLD = "accepted for old command lines"
-
-
-def _triton(name: str, kind: type, default: object) -> Flag:
-    text = "Setting of the original's --export_trtis; has no effect."
-    return Flag(name, kind, default, "export", text, kept=False, note=_TRITON)
 
 
 def _unused(name: str, kind: type, default: object, why: str) -> Flag:
@@ -23,19 +16,9 @@ def _refused(name: str, kind: type, default: object, why: str) -> Flag:
 
 
 # fmt: off
-EXPORT_FLAGS = (
-    Flag("export_trtis", bool, False, "export", "Refused: the original's export for the Triton (TensorRT) Inference "
-         "Server is not part of this version.", kept=False, refused=f"{_EXPORT}."),
-    Flag("use_trt", bool, False, "export", "Refused: the original's prediction through TensorFlow's TensorRT is not "
-         "part of this version.", kept=False, refused=f"{_EXPORT} (in the original this flag failed)."),
-    _triton("trtis_model_name", str, "bert"),
-    _triton("trtis_model_version", int, 1),
-    _triton("trtis_server_url", str, "localhost:8001"),
-    _triton("trtis_model_overwrite", bool, False),
-    _triton("trtis_max_batch_size", int, 8),
-    _triton("trtis_dyn_batching_delay", float, 0.0),
-    _triton("trtis_engine_count", int, 1),
-)
+USE_TRT = Flag("use_trt", bool, False, _OLD, "Refused: the original's prediction through TensorFlow's TensorRT, which "
+               "failed there.", kept=False, refused="prediction through TensorFlow's TensorRT is not supported (in the "
+               "original it failed); --export_onnx with --export_target=tensorrt writes a model for TensorRT.")
 
 OLD_FLAGS = (
     Flag("iterations_per_loop", int, 1000, _OLD, "Has no effect, nor had it in the TensorFlow original.", kept=False,

@@ -4,6 +4,7 @@ import re
 from typing import Any
 
 from twinquant.errors import UserError
+from twinquant.export_flags import exports
 from twinquant.flags import ParsedFlags
 
 # The PyTorch original's single settings, that a --quant_mode sets all at once.
@@ -150,7 +151,7 @@ def _check_quant_disable(parsed: ParsedFlags) -> None:
 def _note_without_effect(parsed: ParsedFlags, predicts: bool) -> None:
     values = parsed.values
     runs_model = values["do_train"] or predicts
-    if parsed.given("if_quant") and values["if_quant"] and not runs_model:
+    if parsed.given("if_quant") and values["if_quant"] and not (runs_model or exports(values)):
         parsed.notes.append("note: --if_quant has no effect while calibrating; it is for training and prediction.")
     if values["if_quant"] or not runs_model or parsed.given("if_quant") or values["quant_disable"]:
         return

@@ -56,6 +56,8 @@ class CommonSettings:
     do_predict: bool
     predict_batch_size: int
 
+    export: dict[str, Any] | None = None  # see twinquant.export_flags.choose_export; None: nothing is exported
+
     evaluate_steps: int | None = None  # steps between two evaluations during training; None: none
     evaluate_per_epoch: bool = False
 
@@ -103,13 +105,14 @@ class CommonSettings:
     def describe_given(self) -> str:
         """One line for the start of a run: the settings that the user gave; all are in settings.json."""
         given = [f"{field.name}={getattr(self, field.name)}" for field in dataclasses.fields(self)]
-        return "settings: " + " ".join(word for word in given if word.split("=")[0] in self.explicit)
+        shown = self.explicit | ({"export"} if self.export is not None else set())
+        return "settings: " + " ".join(word for word in given if word.split("=")[0] in shown)
 
     def describe_flags(self, flags: Sequence[Flag]) -> list[str]:
         """The lines printed at the start of a run: settings by phase, those that the user gave marked with *."""
         groups = {flag.name: flag.group for flag in flags if flag.kept}
         groups |= {"scale_learning_rate": "fine-tuning", "custom_mode": "quantization", "dialect": "runtime"}
-        groups |= {"evaluate_steps": "fine-tuning", "evaluate_per_epoch": "fine-tuning"}
+        groups |= {"evaluate_steps": "fine-tuning", "evaluate_per_epoch": "fine-tuning", "export": "export"}
         lines = ["settings (* = given on the command line):"]
         for group in GROUPS:
             names = [field.name for field in dataclasses.fields(self) if groups.get(field.name) == group]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from twinquant.common_flags import COMMON_FLAGS, PAD_TO_MAX_LENGTH, PREDICT_BATCH_SIZE
 from twinquant.errors import UserError
+from twinquant.export_flags import EXPORT_FLAGS, choose_export, exports
 from twinquant.flag_rules import (
     check_distillation,
     check_launch,
@@ -26,7 +27,7 @@ from twinquant.model_files import (
     find_model_files,
     note_case_mismatch,
 )
-from twinquant.old_flags import EXPORT_FLAGS, OLD_FLAGS
+from twinquant.old_flags import OLD_FLAGS, USE_TRT
 from twinquant.quantization_flags import choose_quantization
 from twinquant.settings import CommonSettings, kept_values
 
@@ -121,7 +122,7 @@ SQUAD_FLAGS = (
          "--init_checkpoint and --do_predict."),
 )
 # fmt: on
-ALL_FLAGS = COMMON_FLAGS + SQUAD_FLAGS + EXPORT_FLAGS + OLD_FLAGS
+ALL_FLAGS = COMMON_FLAGS + SQUAD_FLAGS + EXPORT_FLAGS + (USE_TRT, *OLD_FLAGS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,6 +157,7 @@ def parse_squad_flags(argv: Sequence[str]) -> SquadSettings:
     merge_accumulation(parsed, dialect)
     choose_device(parsed)
     custom_mode = choose_quantization(parsed, dialect, predicts=parsed.values["do_predict"])
+    export = choose_export(parsed, parsed.values["do_predict"], custom_mode)
     check_training(parsed)
     note_model_type(parsed)
     check_distillation(parsed)
@@ -168,12 +170,13 @@ def parse_squad_flags(argv: Sequence[str]) -> SquadSettings:
     if parsed.values["distillation"]:
         check_checkpoint(parsed, "teacher")
     find_model_files(parsed)
-    check_weights_given(parsed, dialect, "--do_predict")
+    check_weights_given(parsed, dialect, "--do_predict" if parsed.values["do_predict"] else "an export")
     note_case_mismatch(parsed)
     return SquadSettings(
         **kept_values(parsed, ALL_FLAGS),
         scale_learning_rate=dialect == "tensorflow",
         custom_mode=custom_mode,
+        export=export,
         dialect=dialect,
         explicit=frozenset(parsed.spellings),
         notes=tuple(parsed.notes),
@@ -188,8 +191,8 @@ def _choose_work(parsed: ParsedFlags) -> None:
         else:
             values["do_predict"] = True
             parsed.notes.append("note: --do_eval evaluates predictions, so --do_predict is switched on too.")
-    if not (values["do_train"] or values["do_calib"] or values["do_predict"]):
-        raise UserError("nothing to do: give at least one of --do_train, --do_calib and --do_predict.")
+    if not (values["do_train"] or values["do_calib"] or values["do_predict"] or exports(values)):
+        raise UserError("nothing to do: give at least one of --do_train, --do_calib, --do_predict and --export_onnx.")
     note_calibration_before_training(parsed)
 
 
@@ -228,5 +231,6 @@ def _check_data_files(parsed: ParsedFlags) -> None:
                 values[name] = str(joined) if joined.is_file() or users else None
         if users and values[name] is None:
             raise UserError(f"--{users[0]} needs --{name}, a SQuAD file in JSON.")
-        if users:
+        # A file to predict that is given without --do_predict serves the check of an export.
+        if users or (name == "predict_file" and exports(values)):
             check_file(parsed, name)

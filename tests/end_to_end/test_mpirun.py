@@ -248,3 +248,16 @@ def test_horovodrun(site: tuple[str, Path]) -> None:
         *TRAIN, "--horovod", f"--backend={backend}", "--output_dir=by_horovodrun", cwd=folder, starter=starter
     )
     assert "processes: 2, on 1 machine(s)" in outcome.out + outcome.err
+
+
+def test_one_rank_exports(site: tuple[str, Path]) -> None:
+    """Rank 0 alone writes the model; a check that fails ends both ranks with its code, and one of them says why."""
+    backend, folder = site
+    words = [*FILES, "--do_train", "--max_steps=2", "--train_batch_size=2", "--horovod", f"--backend={backend}"]
+    exports = ["--output_dir=exported", "--export_onnx=exported/m.onnx", "--export_check_examples=2"]
+    outcome = mpirun(*words, *exports, cwd=folder)
+    assert outcome.err.count("wrote exported/m.onnx (") == 1
+    # The same run, complete: only what it exports is new, and it has no ranges.
+    refused = launch(*words, *exports, "--export_precision=int8", cwd=folder).finish()
+    assert refused.code == 2 and refused.err.count("run_squad.py: error: ") == 1, refused.err
+    assert "has no range" in refused.err and ranks_left(folder) == []

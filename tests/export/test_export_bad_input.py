@@ -112,7 +112,8 @@ def test_check(words: str, expected: str, folder: Path, capsys: pytest.CaptureFi
 
 
 def test_commands(capsys: pytest.CaptureFixture[str]) -> None:
-    assert error(capsys, "export") == "unknown command 'export'; expected one of onnx, check, compare"
+    expected = "one of onnx, check, compare, sensitivity, triton"
+    assert error(capsys, "export") == f"unknown command 'export'; expected {expected}"
     assert run_main(main, "python -m export", []) == 0
     with pytest.raises(SystemExit):
         main(["onnx", "--help"])

@@ -144,7 +144,10 @@ def test_text_columns_of_hugging_face(glue, argv, columns):
             ["--do_train", OWN[0], "--max_train_samples=0"],
             "--max_train_samples takes a whole number of at least 1, found",
         ),
-        ([OWN[0]], "nothing to do: give at least one of --do_train, --do_calib, --do_eval and --do_predict."),
+        (
+            [OWN[0]],
+            "nothing to do: give at least one of --do_train, --do_calib, --do_eval, --do_predict and --export_onnx",
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -222,6 +222,7 @@ def test_settings_have_a_field_for_every_kept_flag_and_no_other():
     fields = {field.name for field in dataclasses.fields(SquadSettings)}
     derived = {
         "scale_learning_rate", "custom_mode", "dialect", "explicit", "notes", "evaluate_steps", "evaluate_per_epoch",
+        "export",
     }  # fmt: skip
     assert fields - derived == {flag.name for flag in ALL_FLAGS if flag.kept}
 

@@ -9,7 +9,7 @@ from twinquant.squad_flags import parse_squad_flags
 @pytest.mark.parametrize(
     "argv, sentence",
     [
-        ([], "nothing to do: give at least one of --do_train, --do_calib and --do_predict."),
+        ([], "nothing to do: give at least one of --do_train, --do_calib, --do_predict and --export_onnx."),
         (["--do_train=False"], "nothing to do"),
         (["--do_train", "--max_steps=0"], "--max_steps takes -1 (no limit) or a whole number of at least 1, found 0."),
         (["--do_train", "--learning_rate=0"], "--learning_rate takes a number above 0, found '0'."),
