@@ -115,9 +115,8 @@ def report(arguments: argparse.Namespace) -> dict[str, Any]:
         "onnxruntime": version("onnxruntime"),
     }
     peak = find_peak()
-    print(
-        f"{arguments.shape}: {config.num_hidden_layers} layers, hidden {config.hidden_size}; {arguments.threads} threads"
-    )
+    size = f"{config.num_hidden_layers} layers, hidden {config.hidden_size}"
+    print(f"{arguments.shape}: {size}; threads: {arguments.threads}")
     print(", ".join(f"{key} {value}" for key, value in machine.items()))
     print(f"peak: {peak or 'not measured'}")
     figures: list[Figure] = []
