@@ -8,6 +8,7 @@ multiple of the fp32 weights.
 """
 
 import argparse
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -52,6 +53,13 @@ class Cost:
         )
 
 
+def write_checkpoint(shape: str, folder: Path) -> int:
+    """Writes the random checkpoint; returns the bytes of its weights."""
+    source = rough_source(SHAPES[shape][0], True)
+    write_hugging_face(folder, source.checkpoint)
+    return sum(array.nbytes for array in source.tensors.values())
+
+
 def run_export(model: str, checkpoint: Path, output: Path, weights: int, backend: str | None) -> Cost:
     """Runs the command; backend None: without its check. RuntimeError with the command's words where it fails."""
     words = [sys.executable, "-m", "export", "onnx", f"--checkpoint={checkpoint}", f"--output={output}", *FLAGS[model]]
@@ -87,13 +95,11 @@ def judge(costs: list[Cost]) -> dict[str, bool]:
 
 def measure(shape: str, backend: str) -> dict[str, Any]:
     """Prints a line per export and the verdicts; returns all for JSON."""
-    config = SHAPES[shape][0]
     with tempfile.TemporaryDirectory() as folder:
-        source = rough_source(config, True)
-        weights = sum(array.nbytes for array in source.tensors.values())
         checkpoint = Path(folder, "checkpoint")
-        write_hugging_face(checkpoint, source.checkpoint)
-        del source
+        # In another process: the kernel counts the memory of the process that starts a command to that command's peak.
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            weights = pool.apply(write_checkpoint, (shape, checkpoint))
         print(f"{shape}: {weights / 1e6:.1f} MB of fp32 weights; checked on {backend}")
         costs = []
         for model in FLAGS:
