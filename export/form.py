@@ -144,6 +144,11 @@ class Form:
         """An operand as a float32 tensor."""
         return x.name if x.grid is None else self.dequantize(x, f"{name}/DequantizeLinear")
 
+    def scaled(self, x: Operand, name: str, factor: float) -> str:
+        """factor times an operand, float32."""
+        number = self.builder.constant(f"{name}/factor", np.float32(factor))
+        return self.builder.node("Mul", [self.real(x, name), number], f"{name}/Mul")
+
     def _clip(self, x: str, scope: str, grid: Grid) -> str:
         # Not Clip: onnxruntime would fuse it into a Gemm before it, and that Gemm then runs in float32.
         low, high = (

@@ -107,9 +107,7 @@ class BertGraph:
         divided = 1.0 / math.sqrt(self.config.head_size)
         rounding = f"{scope}/softmax_input_quantizer"
         if rounding in form.grids:
-            scores = form.real(form.rounded_product(q, k, f"{scope}/scores", rounding), rounding)
-            factor = self.constant(f"{scope}/scores/factor", np.float32(divided))
-            scores = self.node("Mul", [scores, factor], f"{scope}/scores/Mul")
+            scores = form.scaled(form.rounded_product(q, k, f"{scope}/scores", rounding), f"{scope}/scores", divided)
         else:
             scores = form.product(q, k, f"{scope}/scores", divided)  # [B, A, S, S]
         scores = self.node("Add", [scores, mask], f"{scope}/masked")

@@ -36,6 +36,7 @@ def read_model(path: str | Path) -> tuple[onnx.ModelProto, Metadata]:
         proto = onnx.load_model_from_string(data)
     except DecodeError as error:
         raise UserError(f"{path} is damaged, cut off or no ONNX file: it cannot be decoded") from error
+    del data
     if not proto.HasField("graph") or not proto.graph.node:
         raise UserError(f"{path} is no ONNX model: it holds no graph")
     return proto, read_metadata({entry.key: entry.value for entry in proto.metadata_props}, str(path))

@@ -59,6 +59,20 @@ def test_query_key_and_value_share_one_rounding(tmp_path: Path) -> None:
     )  # layer input, q, k, v, probabilities, two LayerNorm or GELU outputs
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_rounded_scores_are_scaled_where_they_become_real(form: str, tmp_path: Path) -> None:
+    """ft3 rounds the scores before 1/sqrt(d): the factor is in the scale of their DequantizeLinear, not a pass."""
+    path, _ = exported(tiny_source(mode="ft3"), int8("ft3", **FORMS[form]), tmp_path)
+    graph = onnx.load(path).graph
+    assert not [node.name for node in graph.node if node.op_type == "Mul" and "/scores" in node.name]
+    scales = {c.name: onnx.numpy_helper.to_array(c) for c in graph.initializer}
+    scope = "bert/encoder/layer_0/attention/self"
+    node = next(node for node in graph.node if node.name == f"{scope}/scores/DequantizeLinear")
+    head_size = 8
+    expected = scales[f"{scope}/softmax_input_quantizer/scale"] / np.sqrt(head_size)
+    np.testing.assert_allclose(scales[node.input[1]], expected, rtol=1e-6)
+
+
 def test_weights_that_are_dequantized_are_a_failure(tmp_path: Path) -> None:
     """The form that onnxruntime falls back to float32 with: signed pairs, run as for onnxruntime."""
     source = tiny_source(mode="ft1")
