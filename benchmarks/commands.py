@@ -1,6 +1,7 @@
-"""Plain run_squad.py commands, run one after the other, and what they wrote: for the demo and the table of results."""
+"""Plain commands of this project, run one after the other, and what they wrote: for the demo and tables of results."""
 
 import json
+import resource
 import shlex
 import subprocess
 import sys
@@ -12,7 +13,13 @@ from twinquant.errors import UserError
 from twinquant.files import write_json_atomically
 
 ROOT = Path(__file__).resolve().parents[1]
+LOG = "log.txt"
 _SHOWN = ("error", "warning", "loss", "saved", "predicted", "ranges found")
+_LAST_LINES = 5
+
+
+class CommandFailed(UserError):
+    """A command ended with another exit code than 0; the message names its log."""
 
 
 @dataclass
@@ -23,24 +30,48 @@ class Command:
     backend: str
     flags: str
     folder: Path
+    program: str = "run_squad.py"
+    output_flag: str = "--output_dir"
+
+    @property
+    def words(self) -> list[str]:
+        """The command line after `python`."""
+        program = [*shlex.split(self.program), f"--backend={self.backend}"]
+        return [*program, *shlex.split(self.flags), f"{self.output_flag}={self.folder}"]
 
     def run(self) -> None:
-        """Runs the command; its log goes to a file beside its results, its errors to the terminal."""
-        words = ["run_squad.py", f"--backend={self.backend}", *shlex.split(self.flags)]
-        words.append(f"--output_dir={self.folder}")
-        print(f"\n$ python {shlex.join(words)}", flush=True)
+        """Runs the command; all that it says goes to log.txt beside its results, the lines that matter to the terminal.
+
+        Raises CommandFailed, after the last lines of the log, where the exit code is not 0.
+        """
+        print(f"$ python {shlex.join(self.words)}", flush=True)
         self.folder.mkdir(parents=True, exist_ok=True)
-        started = time.monotonic()
-        with open(self.folder / "log.txt", "w") as log:
-            process = subprocess.Popen([sys.executable, *words], cwd=ROOT, stderr=subprocess.PIPE, text=True)
-            assert process.stderr is not None
-            for line in process.stderr:
+        started, processor_before = time.monotonic(), _processor_seconds_of_children()
+        lines: list[str] = []
+        with (
+            open(self.folder / LOG, "w") as log,
+            subprocess.Popen(
+                [sys.executable, *self.words], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            ) as process,
+        ):
+            assert process.stdout is not None
+            for line in process.stdout:
                 log.write(line)
+                log.flush()
+                lines.append(line)
                 if any(word in line for word in _SHOWN):
                     print("  " + line, end="", flush=True)
-        if process.wait() != 0:
-            raise UserError(f"this command failed with exit code {process.returncode}; its log is {log.name}")
-        write_json_atomically(self.folder / "seconds.json", {"seconds": time.monotonic() - started})
+        if process.returncode != 0:
+            print("".join(["\nIts last lines:\n", *(f"  {line}" for line in lines[-_LAST_LINES:])]), flush=True)
+            raise CommandFailed(
+                f"the command of {self.name!r} with {self.backend} failed with exit code {process.returncode}; "
+                f"its log is {self.folder / LOG}"
+            )
+        seconds = {
+            "seconds": time.monotonic() - started,
+            "processor_seconds": _processor_seconds_of_children() - processor_before,
+        }
+        write_json_atomically(self.folder / "seconds.json", seconds)
 
     @property
     def done(self) -> bool:
@@ -51,6 +82,11 @@ class Command:
     def seconds(self) -> float:
         return self.result("seconds.json")["seconds"]
 
+    @property
+    def processor_seconds(self) -> float:
+        """Seconds of processor time, of all its threads together."""
+        return self.result("seconds.json")["processor_seconds"]
+
     def result(self, name: str) -> dict:
         """A JSON file that the command wrote."""
         return json.loads((self.folder / name).read_text())
@@ -59,3 +95,8 @@ class Command:
 def same_answers(one: dict, other: dict) -> float:
     """Share of questions with the same answer text, in percent."""
     return 100.0 * sum(other[question] == answer for question, answer in one.items()) / len(one)
+
+
+def _processor_seconds_of_children() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime

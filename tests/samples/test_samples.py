@@ -11,7 +11,8 @@ import pytest
 SAMPLES = Path(__file__).resolve().parents[2] / "samples"
 V1_FILES = ("squad_train.json", "squad_dev.json")
 V2_FILES = ("squad_v2_train.json", "squad_v2_dev.json")
-ALL_FILES = V1_FILES + V2_FILES
+SHORT_FILES = ("squad_short_train.json", "squad_short_dev.json")
+ALL_FILES = V1_FILES + V2_FILES + SHORT_FILES
 
 
 def read(name: str) -> list[dict[str, Any]]:
@@ -96,13 +97,21 @@ def test_sizes_allow_a_small_training_run() -> None:
     assert len(long_contexts) >= 2
 
 
+def test_short_texts_fit_a_window_of_64_tokens() -> None:
+    """The demo's window: 64 word pieces hold 26 words and a question of 15, names of several pieces included."""
+    assert len(questions(SHORT_FILES[0])) >= 250
+    for name in SHORT_FILES:
+        assert [context for context in (p["context"] for p in paragraphs(name)) if len(context.split()) > 26] == []
+        assert [qa["question"] for _, qa in questions(name) if len(qa["question"].split()) > 15] == []
+
+
 def test_ids_are_unique_across_files() -> None:
     ids = [qa["id"] for name in ALL_FILES for _, qa in questions(name)]
     assert len(set(ids)) == len(ids)
 
 
 def test_train_and_dev_share_no_title_and_no_paragraph() -> None:
-    train_files, dev_files = (V1_FILES[0], V2_FILES[0]), (V1_FILES[1], V2_FILES[1])
+    train_files, dev_files = ALL_FILES[::2], ALL_FILES[1::2]
     for part in (
         lambda name: {article["title"] for article in read(name)},
         lambda name: {paragraph["context"] for paragraph in paragraphs(name)},
@@ -112,17 +121,20 @@ def test_train_and_dev_share_no_title_and_no_paragraph() -> None:
         assert train and dev and not train & dev
 
 
-def test_dev_accepts_several_spans_and_train_one() -> None:
-    assert all(len(qa["answers"]) == 1 for _, qa in questions("squad_train.json"))
+@pytest.mark.parametrize(
+    ("train", "dev"), [pytest.param(*V1_FILES, id="paragraphs"), pytest.param(*SHORT_FILES, id="short")]
+)
+def test_dev_accepts_several_spans_and_train_one(train: str, dev: str) -> None:
+    assert all(len(qa["answers"]) == 1 for _, qa in questions(train))
     several = 0
-    for _, qa in questions("squad_dev.json"):
+    for _, qa in questions(dev):
         found = [(answer["text"], answer["answer_start"]) for answer in qa["answers"]]
         assert found and len(set(found)) == len(found), f"{qa['id']} has no answer or lists one twice"
         several += len(found) > 1
     assert several >= 10
 
 
-@pytest.mark.parametrize("name", V1_FILES)
+@pytest.mark.parametrize("name", V1_FILES + SHORT_FILES)
 def test_v1_entries_have_no_v2_keys(name: str) -> None:
     assert all(set(qa) == {"id", "question", "answers"} for _, qa in questions(name))
 
