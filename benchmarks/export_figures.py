@@ -21,12 +21,14 @@ SLOWEST_PORTABLE = 1.12
 class Figure:
     """One comparison: `value` times as fast as, or a share; `bound` is the least it is to be, None where none is set.
 
-    reached: None where there is no bound.
+    cpu_value: the same by CPU time, which other work on the machine moves less. reached: of `value`, by the clock; None
+    where there is no bound.
     """
 
     batch: str
     what: str
     value: float
+    cpu_value: float
     bound: float | None = None
 
     @property
@@ -36,7 +38,10 @@ class Figure:
     def __str__(self) -> str:
         verdict = {True: "reached", False: "NOT REACHED", None: "no bound here"}[self.reached]
         bound = "" if self.bound is None else f" (at least {self.bound:.2f})"
-        return f"  {self.batch:6} {self.what:74} {self.value:5.2f}{bound:16} {verdict}"
+        values = f"{self.value:5.2f}{bound:16} CPU time: {self.cpu_value:5.2f}"
+        return (
+            f"  {self.batch:6} {self.what:74} {self.value:5.2f}{bound:16} CPU time: {self.cpu_value:5.2f}  {verdict}"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self) | {"reached": self.reached}
@@ -53,7 +58,8 @@ def speed_figures(batch: str, timings: Timings, vnni: bool) -> list[Figure]:
     def compare(ours: str, peer: str | None, bound: float | None, of: str = "") -> None:
         if ours in timings and peer is not None and peer in timings:
             what = f"{ours} / {of}{peer}"
-            figures.append(Figure(batch, what, times_faster(timings[ours], timings[peer]), bound))
+            ratios = (times_faster(timings[ours], timings[peer], kind) for kind in ("wall", "cpu"))
+            figures.append(Figure(batch, what, *ratios, bound))
 
     for mode in FAST_MODES:
         ours = our_name(mode)
@@ -74,11 +80,12 @@ def peak_figures(batch: str, timings: Timings, config: BertConfig, peak: Peak, n
     """The share of the CPU's int8 peak that each model reaches, its products' operations by its whole time."""
     rows, positions = (int(number) for number in batch.split("x"))
     operations = product_operations(config, rows, positions)
-    return [
-        Figure(batch, f"{name}: share of the int8 peak", operations / (timings[name].median() * 1e6) / peak.int8)
-        for name in names
-        if name in timings
-    ]
+    figures = []
+    for name in names:
+        if name in timings:
+            shares = (operations / (timings[name].median(kind) * 1e6) / peak.int8 for kind in ("wall", "cpu"))
+            figures.append(Figure(batch, f"{name}: share of the int8 peak", *shares))
+    return figures
 
 
 def product_operations(config: BertConfig, rows: int, positions: int) -> int:

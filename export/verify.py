@@ -92,10 +92,10 @@ def verify(
     if backend_name is None:
         verdict.notes.append("not compared with the checkpoint: neither torch nor tensorflow is installed")
     else:
-        reference = make_reference(source, settings, backend_name)
-        if settings.precision == "int8":
+        if settings.precision == "int8":  # before the whole reference is in memory
             batches = random_batches(source)
             verdict.layer_differences = layer_differences(path, metadata, source, settings, backend_name, batches)
+        reference = make_reference(source, settings, backend_name)
         model = OnnxPredictor(path, metadata, check.threads)
         if task is None:
             verdict.comparison = compare_on_batches(model, reference, settings, random_batches(source))
