@@ -78,11 +78,14 @@ def run_export(model: str, checkpoint: Path, output: Path, weights: int, backend
 
 
 def judge(costs: list[Cost]) -> dict[str, bool]:
-    """The three figures of BERT-base: whether every export kept within its bound."""
+    """The figures of BERT-base: whether every export kept within its bound; memory apart for the writing alone."""
     return {
         f"every export and its check in under {SECONDS:.0f} s": all(cost.seconds < SECONDS for cost in costs),
-        f"peak memory at most {MEMORY_RATIO} times the fp32 weights while exporting": all(
+        f"peak memory at most {MEMORY_RATIO} times the fp32 weights, without the check": all(
             cost.memory_ratio <= MEMORY_RATIO for cost in costs if not cost.checked
+        ),
+        f"peak memory at most {MEMORY_RATIO} times the fp32 weights, with the check": all(
+            cost.memory_ratio <= MEMORY_RATIO for cost in costs if cost.checked
         ),
         f"file with int8 embeddings at most {MEGABYTES:.0f} MB": all(
             cost.megabytes <= MEGABYTES for cost in costs if cost.model == SMALLEST
@@ -105,8 +108,6 @@ def measure(shape: str, backend: str) -> dict[str, Any]:
                 costs.append(run_export(model, checkpoint, output, weights, checked_on))
                 print(costs[-1], flush=True)
     verdicts = judge(costs) if shape == "base" else {}
-    checked = max(cost.memory_ratio for cost in costs if cost.checked)
-    print(f"  with the check, whose framework holds the model too, peak memory is at most {checked:.2f} times as much")
     for what, reached in verdicts.items():
         print(f"  {what}: {'reached' if reached else 'NOT REACHED'}")
     return {"shape": shape, "backend": backend, "costs": [asdict(cost) for cost in costs], "figures": verdicts}

@@ -38,9 +38,8 @@ class Figure:
     def __str__(self) -> str:
         verdict = {True: "reached", False: "NOT REACHED", None: "no bound here"}[self.reached]
         bound = "" if self.bound is None else f" (at least {self.bound:.2f})"
-        return (
-            f"  {self.batch:6} {self.what:74} {self.value:5.2f}{bound:16} by CPU time {self.cpu_value:5.2f}  {verdict}"
-        )
+        values = f"{self.value:5.2f}{bound:16} CPU time: {self.cpu_value:5.2f}"
+        return f"  {self.batch:6} {self.what:74} {values}  {verdict}"
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self) | {"reached": self.reached}
