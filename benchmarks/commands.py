@@ -44,7 +44,8 @@ class Command:
 
         Raises CommandFailed, after the last lines of the log, where the exit code is not 0.
         """
-        print(f"$ python {shlex.join(self.words)}", flush=True)
+        # Short paths, which mean the same in the folder where the command runs.
+        print(f"$ python {shlex.join(self.words)}".replace(f"{ROOT}/", ""), flush=True)
         self.folder.mkdir(parents=True, exist_ok=True)
         started, processor_before = time.monotonic(), _processor_seconds_of_children()
         lines: list[str] = []

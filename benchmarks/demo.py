@@ -13,7 +13,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks.commands import CommandFailed
+from benchmarks.commands import ROOT, CommandFailed
 from benchmarks.demo_report import Bounds, Row, broken_promises, table
 from benchmarks.demo_steps import DYNAMIC, FT1, FT2, ONNX, ONNXRUNTIME, QUESTIONS, SENTENCES, Step, plan, rows
 from checkpoints.checkpoint_state import latest_checkpoint
@@ -62,15 +62,13 @@ def run_steps(steps: list[Step], folder: Path, model: Path) -> None:
     """Runs every step, each after a line that says where we are."""
     started = time.monotonic()
     for number, step in enumerate(steps, start=1):
-        passed = time.monotonic() - started
+        minutes, seconds = divmod(int(time.monotonic() - started), 60)
         print(
             f"\n{number}/{len(steps)} {step.task}: {step.title}, {step.precision}, {step.backend}   "
-            f"[{passed // 60:.0f}:{passed % 60:02.0f}]",
+            f"[{minutes}:{seconds:02}]",
             flush=True,
         )
-        name = f"{number:02}_{step.task}_{step.title}_{step.precision}_{step.backend}".replace(" ", "_").replace(
-            ",", ""
-        )
+        name = f"{number:02} {step.task} {step.title} {step.precision} {step.backend}".replace(" ", "_")
         step.run(folder / name, model)
 
 
@@ -84,7 +82,9 @@ def report(found: list[Row]) -> list[str]:
             if row.precision == DYNAMIC:
                 print(
                     "\nDynamic int8 in PyTorch: {fp32_mb:.1f} -> {int8_mb:.1f} MB on the disk, "
-                    "{fp32_ms:.0f} -> {int8_ms:.0f} ms for the same sentences.".format(**row.comparison)
+                    "{fp32_ms:.0f} -> {int8_ms:.0f} ms for 32 sentences (the embeddings, 47 MB, stay fp32).".format(
+                        **row.comparison
+                    )
                 )
             elif row.precision == ONNX:
                 print(
@@ -114,7 +114,7 @@ def main(argv: list[str]) -> int:
     for step in steps:
         if step.backend == ONNXRUNTIME and step.start is not None:
             checkpoint = latest_checkpoint(step.start.finished.folder)
-            print(NEXT.format(model=step.finished.folder, checkpoint=checkpoint))
+            print(NEXT.format(model=step.finished.folder, checkpoint=checkpoint).replace(f"{ROOT}/", ""))
     processor = sum(row.processor_seconds for row in found)
     print(f"\n{time.monotonic() - started:.0f} seconds in all, {processor:.0f} seconds of processor time")
     print(f"Checkpoints, answers and logs are in {folder}")
