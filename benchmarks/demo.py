@@ -28,7 +28,7 @@ MODEL_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db
 # gives: half of the sentences, and an F1 of 16. A bag of words judges 73 % of the sentences rightly.
 BOUNDS = {
     SENTENCES: Bounds("accuracy", 70.0, {FT2: 12.0, FT1: 5.0, DYNAMIC: 5.0}),
-    QUESTIONS: Bounds("F1", 45.0, {FT2: 15.0, FT1: 8.0, ONNX: 10.0}),
+    QUESTIONS: Bounds("F1", 35.0, {FT2: 15.0, FT1: 8.0, ONNX: 10.0}),
 }
 HEADINGS = {
     SENTENCES: "Sentences: is the problem of a message resolved or open? 966 to learn from, 302 new ones to judge.",
