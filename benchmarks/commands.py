@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from twinquant.errors import UserError
-from twinquant.files import write_json_atomically
+from twinquant.files import make_folder, write_json_atomically
 
 ROOT = Path(__file__).resolve().parents[1]
 LOG = "log.txt"
@@ -44,8 +44,9 @@ class Command:
 
         Raises CommandFailed, after the last lines of the log, where the exit code is not 0.
         """
-        print(f"$ python {shlex.join(self.words)}", flush=True)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        # Short paths, which mean the same in the folder where the command runs.
+        print(f"$ python {shlex.join(self.words)}".replace(f"{ROOT}/", ""), flush=True)
+        make_folder(self.folder)
         started, processor_before = time.monotonic(), _processor_seconds_of_children()
         lines: list[str] = []
         with (

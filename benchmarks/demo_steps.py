@@ -23,10 +23,12 @@ _QUESTION_FLAGS = (
 _LEARN_QUESTIONS = "--do_train=True --train_batch_size=8 --learning_rate=2e-4 --num_train_epochs=9 --log_freq=40"
 _SENTENCE_FLAGS = (
     "--train_file=samples/classification_train.tsv --validation_file=samples/classification_dev.tsv "
-    "--max_seq_length=64 --do_eval --predict_batch_size=32"
+    "--max_seq_length=64 --do_eval"
 )
 _LEARN_SENTENCES = "--do_train --train_batch_size=16 --learning_rate=5e-5 --num_train_epochs=2 --log_freq=20"
 _CALIBRATE = "--do_calib=True --if_quant=True --quant_mode={mode} --train_batch_size=16 --calib_batch=8"
+# Its four timed batches are 32 sentences then.
+_DYNAMIC = "--quant_scheme=dynamic --predict_batch_size=8"
 _EXPORT = (
     f"--precision=int8 {_WINDOW} --check_data=samples/squad_short_dev.json --check_examples=1000 "
     "--predict_batch_size=32 --min_equal_answers=97 --max_score_difference=3"
@@ -101,7 +103,7 @@ def plan() -> list[Step]:
         ft1 = Step(task, FT1, "calibrate", "pytorch", calibrate.format(mode="ft1"), trained)
         steps.append(ft1)
         if task == SENTENCES:
-            steps.append(Step(task, DYNAMIC, "quantize", "pytorch", f"{flags} --quant_scheme=dynamic", trained))
+            steps.append(Step(task, DYNAMIC, "quantize", "pytorch", f"{flags} {_DYNAMIC}", trained))
         else:
             steps.append(Step(task, ONNX, "export", ONNXRUNTIME, _EXPORT, ft1))
     return steps
@@ -138,12 +140,12 @@ def _row(step: Step) -> Row:
 
 
 def dynamic_comparison(report: dict) -> dict[str, float]:
-    """Megabytes on the disk, and milliseconds for the timed batches with most threads, of fp32 and int8.
+    """Megabytes on the disk, and milliseconds for the timed batches with the best number of threads, of fp32 and int8.
 
     Args:
         report: what `run_glue.py --quant_scheme=dynamic` writes to dynamic.json.
     """
-    seconds = {name: list(by_threads.values())[-1] for name, by_threads in report["seconds"].items()}
+    seconds = {name: min(by_threads.values()) for name, by_threads in report["seconds"].items()}
     return {
         "fp32_mb": report["sizes"]["float_bytes"] / 1e6,
         "int8_mb": report["sizes"]["int8_bytes"] / 1e6,
