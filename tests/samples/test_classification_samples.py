@@ -116,4 +116,4 @@ def test_bag_of_words_learns_something_but_not_all() -> None:
     train_sentences, train_labels = zip(*read(TRAIN), strict=True)
     dev_sentences, dev_labels = zip(*read(DEV), strict=True)
     model = make_pipeline(CountVectorizer(), LogisticRegression(max_iter=1000)).fit(train_sentences, train_labels)
-    assert 0.5 < model.score(dev_sentences, dev_labels) < 0.95
+    assert 0.6 < model.score(dev_sentences, dev_labels) < 0.85
