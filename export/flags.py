@@ -104,11 +104,11 @@ _CHECKING = (
          "differ on the mean, as a share of what quantization changes in it. When not given: "
          f"{Bounds.max_layer_difference:g}.", within="[0, inf)"),
     Flag("min_equal_answers", float, None, "prediction", "int8 on data: the least percentage of equal answers. When "
-         f"not given: {Bounds.min_equal_answers:g} of int8; 0 of int8-dynamic, which is compared with the float model.",
-         within="[0, 100]"),
+         f"not given: {Bounds.min_equal_answers:g} of int8, where a single answer may always differ; 0 of "
+         "int8-dynamic, which is compared with the float model.", within="[0, 100]"),
     Flag("max_score_difference", float, None, "prediction", "int8 on data: the most that the main score (F1, accuracy) "
-         f"may differ, in points of 100. When not given: {Bounds.max_score_difference:g} of int8, 1 of int8-dynamic.",
-         within="[0, inf)"),
+         f"may differ, in points of 100. When not given: {Bounds.max_score_difference:g} of int8, or what a single "
+         "different answer makes; 1 of int8-dynamic.", within="[0, inf)"),
     Flag("max_relative_difference", float, None, "prediction", "int8 on random tokens: the mean difference of logits "
          "as a share of what quantization changes (of int8-dynamic: of the logits' spread). When not given: "
          f"{Bounds.max_relative_difference:g}, and 0.5 of int8-dynamic.", within="[0, inf)"),
@@ -176,7 +176,8 @@ class Arguments:
             "max_relative_difference": 0.5 if dynamic else Bounds.max_relative_difference,
         }
         given = {name: self[name] for name in defaults if self[name] is not None}
-        return Bounds(**(defaults | given))
+        on_data = {"min_equal_answers", "max_score_difference"}
+        return Bounds(**(defaults | given), one_may_differ=not dynamic and not on_data & set(given))
 
 
 def parse_onnx_flags(argv: list[str]) -> Arguments:

@@ -14,6 +14,7 @@ from tiny_exports import LABELS, tiny_checkpoint
 from checkpoints.hugging_face import write_hugging_face
 from export.__main__ import main
 from export.check import Comparison
+from export.flags import parse_check_flags
 from export.settings import ExportSettings
 from export.verdict import Bounds, Verdict
 from quantization.modes import get_mode
@@ -198,6 +199,17 @@ def test_the_check_at_the_end_takes_data(folder: Path, capsys: pytest.CaptureFix
         (Comparison(1, float("nan"), 0), ExportSettings(), True),
         (Comparison(1, 5.0, 0, answers=1000, equal_answers=999), ExportSettings("int8", get_mode("ft1")), False),
         (Comparison(1, 5.0, 0, answers=1000, equal_answers=998), ExportSettings("int8", get_mode("ft1")), True),
+        # One answer of a sample, with what it does to the score, breaks nothing; two do.
+        (
+            Comparison(1, 5.0, 0, answers=32, equal_answers=31, main_scores=(88.0, 91.1)),
+            ExportSettings("int8", get_mode("ft1")),
+            False,
+        ),
+        (
+            Comparison(1, 5.0, 0, answers=32, equal_answers=30, main_scores=(88.0, 88.0)),
+            ExportSettings("int8", get_mode("ft1")),
+            True,
+        ),
         (Comparison(1, 0, 0, main_scores=(88.0, 88.09)), ExportSettings("int8", get_mode("ft1")), False),
         (Comparison(1, 0, 0, main_scores=(88.0, 88.2)), ExportSettings("int8", get_mode("ft1")), True),
         (Comparison(1, 0, 0, relative=float("nan")), ExportSettings("int8", get_mode("ft1")), True),
@@ -207,6 +219,17 @@ def test_bounds(comparison: Comparison, settings: ExportSettings, broken: bool) 
     verdict = Verdict(settings, comparison)
     verdict.judge(Bounds())
     assert bool(verdict.failures) is broken, verdict.failures
+
+
+@pytest.mark.parametrize("flag", ["--min_equal_answers=99.9", "--max_score_difference=0.1"])
+def test_a_bound_that_is_given_is_kept_to_the_answer(flag: str) -> None:
+    bounds = parse_check_flags(["--model=m", "--checkpoint=c", "--data=d", flag]).bounds("int8")
+    verdict = Verdict(
+        ExportSettings("int8", get_mode("ft1")),
+        Comparison(1, 5.0, 0, answers=32, equal_answers=31, main_scores=(88.0, 91.1)),
+    )
+    verdict.judge(bounds)
+    assert len(verdict.failures) == 2, verdict.failures
 
 
 def test_labels_of_the_wrong_task(folder: Path) -> None:
