@@ -15,24 +15,17 @@ from pathlib import Path
 
 from backends import BACKEND_NAMES
 from benchmarks.commands import Command, same_answers
-from twinquant.files import write_json_atomically
+from benchmarks.result_files import write_results
+from benchmarks.result_stages import DISTILLATION, PTQ, QAT
 from twinquant.main import run_main
 
-CALIBRATE = "--do_calib --if_quant --train_batch_size=16 --calib_batch=16"
-METHODS = {"p99.99": "--percentile=99.99", "p99.999": "--percentile=99.999", "mse": "--calib_method=mse"}
-PTQ = {
-    f"{mode}-{method}": f"{CALIBRATE} --quant_mode={mode} {flags}"
-    for mode in ("ft1", "ft2", "ft3", "ort")
-    for method, flags in METHODS.items()
-}
 TRAIN = "--do_train --train_batch_size=8 --learning_rate=3e-5 --max_steps={steps} --log_freq=10"
-QAT = f"{TRAIN} --do_calib --calib_batch=32 --if_quant --quant_mode=ft2"
 STAGES = {
     "fp32": "",
     **PTQ,
     "fp32-trained": TRAIN,
-    "qat-ft2": QAT,
-    "qat-kd-ft2": QAT + " --distillation --teacher={model} --distillation_loss_scale=100",
+    "qat-ft2": f"{TRAIN} {QAT}",
+    "qat-kd-ft2": f"{TRAIN} {QAT} {DISTILLATION}",
 }
 DEFAULT_STAGES = ["fp32", "ft1-p99.99", "ft2-p99.99", "ft3-p99.99", "fp32-trained", "qat-ft2", "qat-kd-ft2"]
 
@@ -52,7 +45,7 @@ def main(argv: list[str]) -> None:
     data += f" --max_seq_length={arguments.max_seq_length} --do_predict --predict_batch_size=16 "
     rows = []
     for stage in arguments.stages:
-        flags = data + STAGES[stage].format(steps=arguments.steps, model=shlex.quote(arguments.model))
+        flags = data + STAGES[stage].format(steps=arguments.steps, teacher=shlex.quote(arguments.model))
         commands = [Command(stage, name, flags, folder / f"{stage}_{name}") for name in arguments.backends]
         for command in commands:
             if not command.done:
@@ -64,7 +57,7 @@ def main(argv: list[str]) -> None:
         if len(answers) == 2:
             different = round(len(answers[0]) * (1.0 - same_answers(*answers) / 100.0))
             rows[-1] |= {"different_answers": different, "questions": len(answers[0])}
-        write_json_atomically(folder / "results.json", rows)
+        write_results(folder / "results.json", "benchmarks.squad_results", vars(arguments), rows)
         print_table(rows)
 
 
