@@ -110,6 +110,12 @@ class Command:
         return json.loads((self.folder / name).read_text())
 
 
+def use_threads(count: int | None) -> None:
+    """Lets the commands that follow compute with that many threads; None: as many as the frameworks choose."""
+    if count is not None:
+        os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"), str(count))
+
+
 def same_answers(one: dict, other: dict) -> float:
     """Share of questions with the same answer text, in percent."""
     return 100.0 * sum(other[question] == answer for question, answer in one.items()) / len(one)

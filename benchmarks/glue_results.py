@@ -21,7 +21,6 @@ dev.txt and class.txt of --news_dir. Models are removed once they are scored, bu
 """
 
 import argparse
-import os
 import shlex
 import shutil
 import sys
@@ -29,8 +28,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backends import BACKEND_NAMES
-from benchmarks.commands import Command, same_answers
-from benchmarks.result_files import write_results
+from benchmarks.commands import Command, same_answers, use_threads
+from benchmarks.result_files import GLUE, write_results
 from benchmarks.result_stages import DISTILLATION, PTQ, QAT
 from checkpoints.checkpoint_state import latest_checkpoint
 from training.repeats import summarize
@@ -100,8 +99,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
 
 def main(argv: list[str]) -> None:
     arguments = parse(argv)
-    if arguments.threads:
-        os.environ["OMP_NUM_THREADS"] = os.environ["TF_NUM_INTRAOP_THREADS"] = str(arguments.threads)
+    use_threads(arguments.threads)
     for task in arguments.tasks:
         measure(task, arguments)
 
@@ -122,7 +120,7 @@ def measure(task: str, arguments: argparse.Namespace) -> list[dict]:
                 remove_models(command.folder, keep=stage == FP32)
                 finished.setdefault((stage, backend), []).append(command)
                 rows = [row(*key, commands) for key, commands in finished.items()]
-                write_results(output / f"glue_{task}.json", "benchmarks.glue_results", vars(arguments), rows)
+                write_results(output / f"glue_{task}.json", GLUE, vars(arguments), rows)
         print_table(task, rows)
     return rows
 

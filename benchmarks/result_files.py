@@ -13,13 +13,15 @@ from export.compare.machine import describe_machine
 from twinquant.errors import UserError
 from twinquant.files import write_json_atomically
 
+SQUAD, GLUE = "squad", "glue"
 
-def write_results(path: Path, module: str, arguments: Mapping[str, Any], rows: list[dict]) -> None:
+
+def write_results(path: Path, kind: str, arguments: Mapping[str, Any], rows: list[dict]) -> None:
     """Writes rows of results with the command, date, machine and versions that they come from.
 
     Args:
         path: the JSON file.
-        module: what was run by `python -m`.
+        kind: SQUAD or GLUE: what was run is `python -m benchmarks.<kind>_results`.
         arguments: its flags by their names.
     """
     flags = {name: value for name, value in arguments.items() if value is not None}
@@ -27,7 +29,8 @@ def write_results(path: Path, module: str, arguments: Mapping[str, Any], rows: l
     write_json_atomically(
         path,
         {
-            "command": f"python -m {module} {shlex.join(words)}",
+            "kind": kind,
+            "command": f"python -m benchmarks.{kind}_results {shlex.join(words)}",
             "date": date.today().isoformat(),
             "commit": _commit(),
             "machine": {name: value for name, value in describe_machine().items() if name != "cpu_flags"},
@@ -44,9 +47,9 @@ def read_results(path: Path) -> dict[str, Any]:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     except ValueError as error:
         raise UserError(f"{path} is not JSON: {error}") from error
-    if not isinstance(results, dict) or not isinstance(results.get("rows"), list):
-        raise UserError(f"{path} holds no results: expected an object with rows, as benchmarks.squad_results writes")
-    return results
+    if not isinstance(results, dict) or not results.get("rows") or "machine" not in results:
+        raise UserError(f"{path} holds no results: expected what benchmarks.squad_results and glue_results write")
+    return {"kind": GLUE if "summary" in results["rows"][0] else SQUAD} | results
 
 
 def _words(value: Any) -> list[str]:
