@@ -21,7 +21,6 @@ from tiny_bert import FRAMEWORKS, require
 
 import run_glue
 import run_squad
-from checkpoints.checkpoint import load_checkpoint
 from checkpoints.fastertransformer import write_fastertransformer
 from checkpoints.hugging_face import write_hugging_face
 from checkpoints.value import Checkpoint
@@ -79,8 +78,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_hugging_face_folder(folder / "bert-base-chinese", [*SPECIAL_TOKENS, *sorted(set(CHARACTERS))])
     write_mrpc(folder / "glue_data" / "MRPC")
     write_news(folder / "THUCNews" / "data")
-    google = load_checkpoint(str(folder / "squad_model" / "bert_model.ckpt"))
-    write_fastertransformer(folder / "squad_model" / "pytorch_model.bin", google)
+    (folder / "squad_model" / "finetuned").mkdir()
+    config = tiny_config(len(vocabulary()), positions=384)
+    finetuned = Checkpoint(random_tensors(config), config=config)
+    write_fastertransformer(folder / "squad_model" / "finetuned" / "pytorch_model.bin", finetuned)
     return folder
 
 
