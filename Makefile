@@ -2,7 +2,7 @@
 # make test   sets everything up and runs the tests
 # make venv   sets up all but Horovod; quick when nothing changed
 # make horovod   sets up everything, with Horovod for runs of several processes; its build takes minutes, once
-# make results DATA=FOLDER PRETRAINED=FOLDER   measures README's tables anew (docs/results.md); takes hours
+# make results DATA=FOLDER   measures README's tables anew (docs/results.md); takes hours
 # make optimum   an environment with optimum in build/optimum, and the proof that it runs what export/ writes
 PYTHON ?= python3.11
 VENV := .venv

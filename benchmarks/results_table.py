@@ -3,9 +3,9 @@
 python -m benchmarks.results_table                    write the tables from benchmarks/results/*.json
 python -m benchmarks.results_table --data FOLDER      measure first (hours), which writes these files
 
-FOLDER holds squad/train-v1.1*.json, squad/dev-v1.1.json and models/minilm-squad (a BERT fine-tuned for SQuAD, as a
-Hugging Face folder); and glue/MRPC, glue/CoLA, glue/SST-2 with --pretrained, the model to fine-tune for these. Parts
-that are missing are named and left out. docs/results.md says where they come from.
+FOLDER holds squad/train-v1.1*.json, squad/dev-v1.1.json, squad/xquad.en.json and models/minilm-squad (a BERT fine-tuned
+for SQuAD, as a Hugging Face folder); and glue/MRPC, glue/CoLA, glue/SST-2 with --pretrained, the model to fine-tune for
+these (default: make demo's). Parts that are missing are named and left out. docs/results.md says where they come from.
 """
 
 import argparse
@@ -15,14 +15,34 @@ from pathlib import Path
 
 from benchmarks import glue_results, squad_results
 from benchmarks.commands import ROOT
+from benchmarks.demo import find_model
 from benchmarks.result_files import GLUE, SQUAD, read_results
 from twinquant.errors import UserError
-from twinquant.files import write_bytes_atomically
+from twinquant.files import write_bytes_atomically, write_json_atomically
 from twinquant.main import run_main
 
 FOLDER = ROOT / "benchmarks" / "results"
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 CHOICE_BEGIN, CHOICE_END = "<!-- choice: begin -->", "<!-- choice: end -->"
+# By the name of the file of results: what is predicted, its title, and the stages that are measured on it.
+SQUAD_SETS: dict[str, tuple[str, str, list[str]]] = {
+    "squad_dev": ("dev-v1.1.json", "SQuAD dev, 10,570 questions", ["fp32", "ft1-p99.99"]),
+    "squad_xquad": (
+        "xquad.en.json",
+        "XQuAD's 1,190 questions",
+        [
+            "fp32",
+            "ft1-p99.99",
+            "ft1-mse",
+            "ft2-p99.99",
+            "ft2-mse",
+            "ft3-p99.99",
+            "fp32-trained",
+            "qat-ft2",
+            "qat-kd-ft2",
+        ],
+    ),
+}
 TITLES = {"pytorch": "PyTorch", "tensorflow": "TensorFlow"}
 # The score that a task's cell shows; of other tasks it is the accuracy.
 METRICS = {"mrpc": "f1", "cola": "mcc", "sts-b": "corr", "qqp": "f1"}
@@ -43,7 +63,7 @@ def main(argv: list[str]) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--data", type=Path, help="measure with the data in this folder first")
-    parser.add_argument("--pretrained", type=Path, help="with --data: the Hugging Face folder to fine-tune for GLUE")
+    parser.add_argument("--pretrained", type=Path, help="with --data: the model to fine-tune for GLUE")
     parser.add_argument("--output_dir", type=Path, default=ROOT / "build" / "results", help="with --data: for its runs")
     parser.add_argument("--num_runs", type=int, default=3, help="with --data: seeds of GLUE (default: 3)")
     parser.add_argument("--measure", action="store_true", help="refuse to go on without --data")
@@ -64,27 +84,48 @@ def measure(data: Path, pretrained: Path | None, output: Path, num_runs: int) ->
     """Measures what the folder has the data for; the results go to benchmarks/results."""
     if not data.is_dir():
         raise UserError(f"DATA names {data}, which is no folder")
-    train = sorted((data / "squad").glob("train-v1.1*.json"))
-    dev, model = data / "squad" / "dev-v1.1.json", data / "models" / "minilm-squad"
-    found: list[Path] = []
-    if train and dev.is_file() and model.is_dir():
-        files = [f"--train_file={train[0]}", f"--predict_file={dev}"]
-        squad_results.main([f"--model={model}", *files, f"--output_dir={output / 'squad'}", "--max_seq_length=256"])
-        found.append(output / "squad" / "squad.json")
-    else:
-        print(f"left out: SQuAD, since {data} lacks squad/train-v1.1*.json, squad/dev-v1.1.json or models/minilm-squad")
-    tasks = [task for task, name in glue_results.TASKS.items() if (data / "glue" / name).is_dir()]
-    if tasks and pretrained is not None:
-        flags = [f"--model={pretrained}", f"--data_dir={data / 'glue'}", f"--output_dir={output / 'glue'}"]
-        glue_results.main([*flags, f"--num_runs={num_runs}", "--tasks", *tasks])
-        found += [output / "glue" / f"glue_{task}.json" for task in tasks]
-    else:
-        print(f"left out: GLUE, since {data}/glue holds no task, or --pretrained names no model (PRETRAINED of make)")
-    if not found:
+    measured = measure_squad(data, output / "squad") | measure_glue(
+        data / "glue", pretrained, output / "glue", num_runs
+    )
+    if not measured:
         raise UserError(f"{data} holds none of the data: expected squad/, models/ and glue/ as in docs/results.md")
-    for path in found:
-        read_results(path)
-        write_bytes_atomically(FOLDER / path.name, path.read_bytes())
+    for name, results in measured.items():
+        write_json_atomically(FOLDER / f"{name}.json", results)
+
+
+def measure_squad(data: Path, output: Path) -> dict[str, dict]:
+    """Results by the name of their file; none where a part of the data is missing, which is printed."""
+    train, model = sorted((data / "squad").glob("train-v1.1*.json")), data / "models" / "minilm-squad"
+    if not train or not model.is_dir():
+        print(f"left out: SQuAD, since {data} lacks squad/train-v1.1*.json or models/minilm-squad", flush=True)
+        return {}
+    found = {}
+    for name, (file_name, title, stages) in SQUAD_SETS.items():
+        predict = data / "squad" / file_name
+        if not predict.is_file():
+            print(f"left out: {title}, since {predict} is missing", flush=True)
+            continue
+        files = [f"--model={model}", f"--train_file={train[0]}", f"--predict_file={predict}"]
+        settings = [f"--output_dir={output / name}", "--max_seq_length=256", "--steps=60", "--stages", *stages]
+        squad_results.main([*files, *settings])
+        found[name] = {"title": title} | read_results(output / name / "squad.json")
+    return found
+
+
+def measure_glue(data: Path, pretrained: Path | None, output: Path, num_runs: int) -> dict[str, dict]:
+    """The like for the GLUE tasks that the folder has."""
+    tasks = [task for task, name in glue_results.TASKS.items() if (data / name).is_dir()]
+    if not tasks:
+        print(f"left out: GLUE, since {data} holds no task", flush=True)
+        return {}
+    flags = [
+        f"--model={pretrained or find_model()}",
+        f"--data_dir={data}",
+        f"--output_dir={output}",
+        f"--num_runs={num_runs}",
+    ]
+    glue_results.main([*flags, "--tasks", *tasks])
+    return {f"glue_{task}": read_results(output / f"glue_{task}.json") for task in tasks}
 
 
 def write_between(page: Path, begin: str, text: str, end: str) -> None:

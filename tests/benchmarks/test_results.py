@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import glue_results, results_table
 from benchmarks.commands import ROOT, Command
-from benchmarks.result_files import GLUE, read_results, write_results
+from benchmarks.result_files import GLUE, SQUAD, read_results, write_results
 from twinquant.errors import UserError
 from twinquant.files import write_json_atomically
 from twinquant.flags import parse_flags
@@ -153,6 +153,37 @@ def test_table_is_written_between_the_marks(tmp_path: Path) -> None:
     assert page.read_text() == "before\n<b>\n| new |\n<e>\nafter\n"
     with pytest.raises(UserError, match="lacks the marks"):
         results_table.write_between(page, "<b>", "", "<end>")
+
+
+def test_measuring_keeps_what_was_measured_under_its_name(tmp_path: Path, monkeypatch) -> None:
+    """The data sets that are there; the commands themselves are not run here."""
+    data, called = tmp_path / "data", []
+    for name in ("squad", "models/minilm-squad", "glue/MRPC"):
+        (data / name).mkdir(parents=True)
+    for name in ("train-v1.1.part.json", "xquad.en.json"):
+        (data / "squad" / name).write_text("{}")
+    row = {"stage": "fp32", "backend": "pytorch", "exact_match": 1.0, "f1": 2.0}
+    summary = {"f1": {"mean": 0.5, "standard_deviation": 0.0}}
+
+    def squad(argv: list[str]) -> None:
+        called.append(argv)
+        write_results(Path(argv[3].partition("=")[2]) / "squad.json", SQUAD, {}, [row])
+
+    def glue(argv: list[str]) -> None:
+        glue_results.parse(argv)
+        rows = [{"stage": "fp32", "backend": "pytorch", "seeds": [42], "summary": summary}]
+        write_results(tmp_path / "out" / "glue" / "glue_mrpc.json", GLUE, {}, rows)
+
+    for folder in ("squad/squad_xquad", "glue"):
+        (tmp_path / "out" / folder).mkdir(parents=True)
+    (tmp_path / "results").mkdir()
+    monkeypatch.setattr(results_table.squad_results, "main", squad)
+    monkeypatch.setattr(results_table.glue_results, "main", glue)
+    monkeypatch.setattr(results_table, "FOLDER", tmp_path / "results")
+    results_table.measure(data, tmp_path / "bert", tmp_path / "out", 2)
+    assert len(called) == 1 and called[0][1].endswith("train-v1.1.part.json")
+    assert {path.name for path in (tmp_path / "results").iterdir()} == {"squad_xquad.json", "glue_mrpc.json"}
+    assert "| XQuAD's 1,190 questions |" in results_table.tables(sorted((tmp_path / "results").iterdir()))
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ ELLIPSIS = ("…", "...")
 _FENCE = re.compile(
     r"(?:<!-- run(?P<run>:[^>]*)? -->\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
 )
-_COMMENT = re.compile(r"<!-- run\b")
-_SPAN = re.compile(r"`([^`\n]+)`")
+_COMMENT = re.compile(r"^<!-- run\b", re.MULTILINE)
+_SPAN = re.compile(r"`([^`]+)`")
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _ASSIGNMENT = re.compile(r"(?:export )?(\w+)=(.*)", re.DOTALL)
 
@@ -91,7 +91,7 @@ def python_words(words: list[str]) -> list[str] | None:
 
 def spans(text: str) -> list[str]:
     """Code within the text, not within blocks."""
-    return _SPAN.findall(_FENCE.sub("", text))
+    return [" ".join(span.split()) for span in _SPAN.findall(_FENCE.sub("", text))]
 
 
 def links(text: str) -> list[str]:

@@ -28,7 +28,7 @@ from export.__main__ import main as export_main
 from twinquant.main import run_main
 from twinquant.nlp_architect import main_inference, main_train
 
-RUN_PAGES = [page for page in PAGES if "<!-- run" in page.read_text(encoding="utf-8")]
+RUN_PAGES = [page for page in PAGES if any(block.run is not None for block in blocks(page.read_text(encoding="utf-8")))]
 CHARACTERS = "教育财经股票房产科学社会政治体育游戏娱乐新闻"
 HEADER = "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String"
 PROGRAMS: dict[str, Callable[[list[str]], int]] = {
