@@ -23,6 +23,7 @@ import run_glue
 import run_squad
 from checkpoints.fastertransformer import write_fastertransformer
 from checkpoints.hugging_face import write_hugging_face
+from checkpoints.names import QUESTION_ANSWERING
 from checkpoints.value import Checkpoint
 from export.__main__ import main as export_main
 from twinquant.main import run_main
@@ -39,10 +40,10 @@ PROGRAMS: dict[str, Callable[[list[str]], int]] = {
 }
 
 
-def write_hugging_face_folder(folder: Path, tokens: Sequence[str]) -> None:
-    """A pre-trained model of that vocabulary, as the hub has it: no head."""
+def write_hugging_face_folder(folder: Path, tokens: Sequence[str], head: str | None = None) -> None:
+    """A model of that vocabulary as the hub has it; a pre-trained one has no head."""
     config = tiny_config(len(tokens))
-    write_hugging_face(folder, Checkpoint(random_tensors(config, head=None), config=config))
+    write_hugging_face(folder, Checkpoint(random_tensors(config, head), config=config))
     (folder / "vocab.txt").write_text("\n".join(tokens) + "\n", encoding="utf-8")
 
 
@@ -76,6 +77,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_squad_folder(folder / "squad_data")
     write_hugging_face_folder(folder / "bert-base-uncased", vocabulary())
     write_hugging_face_folder(folder / "bert-base-chinese", [*SPECIAL_TOKENS, *sorted(set(CHARACTERS))])
+    write_hugging_face_folder(folder / "minilm-squad", vocabulary(), QUESTION_ANSWERING)
+    shutil.copy(folder / "squad_data" / "dev-v1.1.json", folder / "xquad.en.json")
     write_mrpc(folder / "glue_data" / "MRPC")
     write_news(folder / "THUCNews" / "data")
     (folder / "squad_model" / "finetuned").mkdir()
