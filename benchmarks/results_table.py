@@ -176,7 +176,9 @@ def glue_table(tasks: dict[str, dict]) -> str:
     titles = [f"{glue_results.TASKS.get(task, 'THUCNews')} {METRICS.get(task, 'acc')}" for task in tasks]
     seeds = str(max(runs)) if len(runs) == 1 else f"{min(runs)} to {max(runs)}"
     lines = [f"| run_glue.py, {seeds} seeds | backend | {' | '.join(titles)} |", "|---" * (len(tasks) + 2) + "|"]
-    for stage, backend in dict.fromkeys((stage, backend) for stage, backend, _ in cells):
+    measured = {(stage, backend) for stage, backend, _ in cells}
+    stages = dict.fromkeys(stage for stage, _, _ in cells)
+    for stage, backend in [(stage, name) for stage in stages for name in TITLES if (stage, name) in measured]:
         scores = [cells.get((stage, backend, task), "") for task in tasks]
         lines.append(f"| {stage_name(stage)} | {TITLES[backend]} | {' | '.join(scores)} |")
     return "\n".join([*lines, "", provenance(list(tasks.values()))])
@@ -231,7 +233,7 @@ def provenance(files: list[dict]) -> str:
     machines = {describe(results["machine"]) for results in files}
     dates = sorted({results["date"] for results in files})
     commands = f"`{files[0]['command']}`"
-    more = f" (and the like for the other {len(files) - 1})" if len(files) > 1 else ""
+    more = f" (and the like for {len(files) - 1} more)" if len(files) > 1 else ""
     days = " to ".join(dict.fromkeys((dates[0], dates[-1])))
     return f"Measured {days} on {'; '.join(sorted(machines))}: {commands}{more}."
 
