@@ -47,7 +47,7 @@ TITLES = {"pytorch": "PyTorch", "tensorflow": "TensorFlow"}
 # The score that a task's cell shows; of other tasks it is the accuracy.
 METRICS = {"mrpc": "f1", "cola": "mcc", "sts-b": "corr", "qqp": "f1"}
 STAGE_NAMES = {
-    "fp32-trained": "fp32, trained as long as QAT",
+    "fp32-trained": "fp32, trained further",
     "qat-ft2": "QAT ft2",
     "qat-kd-ft2": "QAT ft2 with distillation",
     "q8bert": "q8bert",
