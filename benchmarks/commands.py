@@ -9,6 +9,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from twinquant.errors import UserError
 from twinquant.files import make_folder, write_json_atomically
@@ -80,13 +81,20 @@ class Command:
         seconds = {
             "seconds": time.monotonic() - started,
             "processor_seconds": _processor_seconds_of_children() - processor_before,
+            "words": self.words,
         }
         write_json_atomically(self.folder / "seconds.json", seconds)
 
     @property
     def done(self) -> bool:
-        """Whether an earlier call has finished it."""
-        return (self.folder / "seconds.json").exists()
+        """Whether an earlier call has finished it. Raises UserError where that one's command line was another."""
+        if not (self.folder / "seconds.json").exists():
+            return False
+        words = self.result("seconds.json").get("words", self.words)
+        if words != self.words:
+            changed = sorted(set(words) ^ set(self.words))
+            raise UserError(f"{self.folder} holds results of another command line ({shlex.join(changed)}); remove it")
+        return True
 
     @property
     def seconds(self) -> float:
@@ -97,9 +105,15 @@ class Command:
         """Seconds of processor time, of all its threads together."""
         return self.result("seconds.json")["processor_seconds"]
 
-    def result(self, name: str) -> dict:
+    def result(self, name: str) -> dict[str, Any]:
         """A JSON file that the command wrote."""
         return json.loads((self.folder / name).read_text())
+
+
+def use_threads(count: int | None) -> None:
+    """Lets the commands that follow compute with that many threads; None: as many as the frameworks choose."""
+    if count is not None:
+        os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS"), str(count))
 
 
 def same_answers(one: dict, other: dict) -> float:

@@ -1,11 +1,12 @@
 """The table of measured results: EM, F1 and the agreement of the backends, for fp32, PTQ, QAT and QAT + distillation.
 
 python -m benchmarks.squad_results --model FOLDER --train_file FILE --predict_file FILE --output_dir FOLDER
-    [--stages fp32 ft1-p99.99 ...] [--steps 100] [--backends pytorch tensorflow] [--max_seq_length 384]
+    [--stages fp32 ft1-p99.99 ...] [--steps 100] [--backends pytorch tensorflow] [--max_seq_length 384] [--threads 2]
 
 Each cell is one run_squad.py command; commands that an earlier call has finished are not run again, so the table can be
-filled in pieces. The model is a fine-tuned Hugging Face folder: it is quantized after training, and it is start and
-teacher of QAT. The QAT stages train `--steps` steps; "fp32-trained" is the float model trained as many steps further.
+filled in pieces; squad.json in the output folder holds it, the machine and the versions. The model is a fine-tuned
+Hugging Face folder: it is quantized after training, and it is start and teacher of QAT. The QAT stages train `--steps`
+steps; "fp32-trained" is the float model trained as many steps further.
 """
 
 import argparse
@@ -14,25 +15,18 @@ import sys
 from pathlib import Path
 
 from backends import BACKEND_NAMES
-from benchmarks.commands import Command, same_answers
-from twinquant.files import write_json_atomically
+from benchmarks.commands import Command, same_answers, use_threads
+from benchmarks.result_files import SQUAD, write_results
+from benchmarks.result_stages import DISTILLATION, PTQ, QAT
 from twinquant.main import run_main
 
-CALIBRATE = "--do_calib --if_quant --train_batch_size=16 --calib_batch=16"
-METHODS = {"p99.99": "--percentile=99.99", "p99.999": "--percentile=99.999", "mse": "--calib_method=mse"}
-PTQ = {
-    f"{mode}-{method}": f"{CALIBRATE} --quant_mode={mode} {flags}"
-    for mode in ("ft1", "ft2", "ft3", "ort")
-    for method, flags in METHODS.items()
-}
 TRAIN = "--do_train --train_batch_size=8 --learning_rate=3e-5 --max_steps={steps} --log_freq=10"
-QAT = f"{TRAIN} --do_calib --calib_batch=32 --if_quant --quant_mode=ft2"
 STAGES = {
     "fp32": "",
     **PTQ,
     "fp32-trained": TRAIN,
-    "qat-ft2": QAT,
-    "qat-kd-ft2": QAT + " --distillation --teacher={model} --distillation_loss_scale=100",
+    "qat-ft2": f"{TRAIN} {QAT}",
+    "qat-kd-ft2": f"{TRAIN} {QAT} {DISTILLATION}",
 }
 DEFAULT_STAGES = ["fp32", "ft1-p99.99", "ft2-p99.99", "ft3-p99.99", "fp32-trained", "qat-ft2", "qat-kd-ft2"]
 
@@ -45,14 +39,16 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--backends", nargs="+", choices=BACKEND_NAMES, default=list(BACKEND_NAMES))
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--max_seq_length", type=int, default=384)
+    parser.add_argument("--threads", type=int, help="threads of each command (default: as many as there are cores)")
     arguments = parser.parse_args(argv)
+    use_threads(arguments.threads)
     folder = Path(arguments.output_dir)
     data = f"--train_file={shlex.quote(arguments.train_file)} --predict_file={shlex.quote(arguments.predict_file)}"
     data += f" --init_checkpoint={shlex.quote(arguments.model)} --cache_dir={shlex.quote(str(folder / 'features'))}"
     data += f" --max_seq_length={arguments.max_seq_length} --do_predict --predict_batch_size=16 "
     rows = []
     for stage in arguments.stages:
-        flags = data + STAGES[stage].format(steps=arguments.steps, model=shlex.quote(arguments.model))
+        flags = data + STAGES[stage].format(steps=arguments.steps, teacher=shlex.quote(arguments.model))
         commands = [Command(stage, name, flags, folder / f"{stage}_{name}") for name in arguments.backends]
         for command in commands:
             if not command.done:
@@ -64,7 +60,7 @@ def main(argv: list[str]) -> None:
         if len(answers) == 2:
             different = round(len(answers[0]) * (1.0 - same_answers(*answers) / 100.0))
             rows[-1] |= {"different_answers": different, "questions": len(answers[0])}
-        write_json_atomically(folder / "results.json", rows)
+        write_results(folder / "squad.json", SQUAD, vars(arguments), rows)
         print_table(rows)
 
 

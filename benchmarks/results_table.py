@@ -1,0 +1,252 @@
+"""README's tables of measured results: made from the JSON files of benchmarks/results, or measured anew first.
+
+python -m benchmarks.results_table                    write the tables from benchmarks/results/*.json
+python -m benchmarks.results_table --data FOLDER      measure first (hours), which writes these files
+
+FOLDER holds squad/train-v1.1*.json, squad/dev-v1.1.json, squad/xquad.en.json and models/minilm-squad (a BERT fine-tuned
+for SQuAD, as a Hugging Face folder); and glue/MRPC, glue/CoLA, glue/SST-2 with --pretrained, the model to fine-tune for
+these (default: make demo's). Parts that are missing are named and left out. docs/results.md says where they come from.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from benchmarks import glue_results, squad_results
+from benchmarks.commands import ROOT
+from benchmarks.demo import find_model
+from benchmarks.result_files import GLUE, SQUAD, read_results
+from twinquant.errors import UserError
+from twinquant.files import write_bytes_atomically, write_json_atomically
+from twinquant.main import run_main
+
+FOLDER = ROOT / "benchmarks" / "results"
+BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
+CHOICE_BEGIN, CHOICE_END = "<!-- choice: begin -->", "<!-- choice: end -->"
+# By the name of the file of results: what is predicted, its title, and the stages that are measured on it.
+SQUAD_SETS: dict[str, tuple[str, str, list[str]]] = {
+    "squad_dev": ("dev-v1.1.json", "SQuAD dev, 10,570 questions", ["fp32", "ft1-p99.99"]),
+    "squad_xquad": (
+        "xquad.en.json",
+        "XQuAD's 1,190 questions",
+        [
+            "fp32",
+            "ft1-p99.99",
+            "ft1-mse",
+            "ft2-p99.99",
+            "ft2-mse",
+            "ft3-p99.99",
+            "fp32-trained",
+            "qat-ft2",
+            "qat-kd-ft2",
+        ],
+    ),
+}
+TITLES = {"pytorch": "PyTorch", "tensorflow": "TensorFlow"}
+# The score that a task's cell shows; of other tasks it is the accuracy.
+METRICS = {"mrpc": "f1", "cola": "mcc", "sts-b": "corr", "qqp": "f1"}
+STAGE_NAMES = {
+    "fp32-trained": "fp32, trained further",
+    "qat-ft2": "QAT ft2",
+    "qat-kd-ft2": "QAT ft2 with distillation",
+    "q8bert": "q8bert",
+    "dynamic": "dynamic int8",
+}
+METHOD_NAMES = {"p99.99": "percentile 99.99", "p99.999": "percentile 99.999", "mse": "mse"}
+
+
+def main(argv: list[str]) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.results_table",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--data", type=Path, help="measure with the data in this folder first")
+    parser.add_argument("--pretrained", type=Path, help="with --data: the model to fine-tune for GLUE")
+    parser.add_argument("--output_dir", type=Path, default=ROOT / "build" / "results", help="with --data: for its runs")
+    parser.add_argument("--num_runs", type=int, default=3, help="with --data: seeds of GLUE (default: 3)")
+    parser.add_argument("--measure", action="store_true", help="refuse to go on without --data")
+    arguments = parser.parse_args(argv)
+    if arguments.data is not None:
+        measure(arguments.data, arguments.pretrained, arguments.output_dir, arguments.num_runs)
+    elif arguments.measure:
+        raise UserError(
+            "make results measures on data that is not shipped: make results DATA=FOLDER, where FOLDER holds squad/, "
+            "models/ and glue/ as docs/results.md describes"
+        )
+    paths = sorted(FOLDER.glob("*.json"))
+    write_between(ROOT / "README.md", BEGIN, tables(paths), END)
+    write_between(ROOT / "docs" / "choosing_a_mode.md", CHOICE_BEGIN, choice_table(paths), CHOICE_END)
+
+
+def measure(data: Path, pretrained: Path | None, output: Path, num_runs: int) -> None:
+    """Measures what the folder has the data for; the results go to benchmarks/results."""
+    if not data.is_dir():
+        raise UserError(f"DATA names {data}, which is no folder")
+    measured = measure_squad(data, output / "squad") | measure_glue(
+        data / "glue", pretrained, output / "glue", num_runs
+    )
+    if not measured:
+        raise UserError(f"{data} holds none of the data: expected squad/, models/ and glue/ as in docs/results.md")
+    for name, results in measured.items():
+        write_json_atomically(FOLDER / f"{name}.json", results)
+
+
+def measure_squad(data: Path, output: Path) -> dict[str, dict]:
+    """Results by the name of their file; none where a part of the data is missing, which is printed."""
+    train, model = sorted((data / "squad").glob("train-v1.1*.json")), data / "models" / "minilm-squad"
+    if not train or not model.is_dir():
+        print(f"left out: SQuAD, since {data} lacks squad/train-v1.1*.json or models/minilm-squad", flush=True)
+        return {}
+    found = {}
+    for name, (file_name, title, stages) in SQUAD_SETS.items():
+        predict = data / "squad" / file_name
+        if not predict.is_file():
+            print(f"left out: {title}, since {predict} is missing", flush=True)
+            continue
+        files = [f"--model={model}", f"--train_file={train[0]}", f"--predict_file={predict}"]
+        settings = [f"--output_dir={output / name}", "--max_seq_length=256", "--steps=60", "--stages", *stages]
+        squad_results.main([*files, *settings])
+        found[name] = {"title": title} | read_results(output / name / "squad.json")
+    return found
+
+
+def measure_glue(data: Path, pretrained: Path | None, output: Path, num_runs: int) -> dict[str, dict]:
+    """The like for the GLUE tasks that the folder has."""
+    tasks = [task for task, name in glue_results.TASKS.items() if (data / name).is_dir()]
+    if not tasks:
+        print(f"left out: GLUE, since {data} holds no task", flush=True)
+        return {}
+    flags = [
+        f"--model={pretrained or find_model()}",
+        f"--data_dir={data}",
+        f"--output_dir={output}",
+        f"--num_runs={num_runs}",
+    ]
+    glue_results.main([*flags, "--tasks", *tasks])
+    return {f"glue_{task}": read_results(output / f"glue_{task}.json") for task in tasks}
+
+
+def write_between(page: Path, begin: str, text: str, end: str) -> None:
+    """Puts a text between two marks of a page. Raises UserError where the page lacks them."""
+    before, first, rest = page.read_text(encoding="utf-8").partition(begin)
+    _, last, after = rest.partition(end)
+    if not first or not last:
+        raise UserError(f"{page} lacks the marks {begin} and {end}, between which the table belongs")
+    write_bytes_atomically(page, f"{before}{begin}\n{text}\n{end}{after}".encode())
+
+
+def tables(paths: Iterable[Path]) -> str:
+    """All tables as Markdown: one for each file of SQuAD results, then one of all GLUE tasks."""
+    files = {path.stem: read_results(path) for path in paths}
+    parts = [squad_table(results) for results in files.values() if results["kind"] == SQUAD]
+    glue = {name.removeprefix("glue_"): results for name, results in files.items() if results["kind"] == GLUE}
+    return "\n\n".join([*parts, glue_table(glue)] if glue else parts)
+
+
+def squad_table(results: dict) -> str:
+    """EM and F1 by stage, a column for each backend, and the answers in which the two differ."""
+    rows = results["rows"]
+    backends = [name for name in TITLES if any(row["backend"] == name for row in rows)]
+    lines = [
+        f"| {results.get('title', 'SQuAD')} | {' | '.join(f'{TITLES[name]} EM / F1' for name in backends)} "
+        "| answers that differ |",
+        "|---" * (len(backends) + 2) + "|",
+    ]
+    for stage in dict.fromkeys(row["stage"] for row in rows):
+        cells = {row["backend"]: row for row in rows if row["stage"] == stage}
+        scores = [f"{cells[n]['exact_match']:.2f} / {cells[n]['f1']:.2f}" if n in cells else "" for n in backends]
+        compared = next((row for row in cells.values() if "different_answers" in row), None)
+        differ = f"{compared['different_answers']} of {compared['questions']:,}" if compared else ""
+        if stage.startswith(("qat", "fp32-trained")) and differ:
+            differ = "(trained apart)"
+        lines.append(f"| {stage_name(stage)} | {' | '.join(scores)} | {differ} |")
+    return "\n".join([*lines, "", provenance([results])])
+
+
+def glue_table(tasks: dict[str, dict]) -> str:
+    """The main score of every task by stage and backend, in percent: mean and standard deviation over the seeds."""
+    cells = {
+        (row["stage"], row["backend"], task): glue_results.score_cell(row["summary"][METRICS.get(task, "acc")])
+        for task, results in tasks.items()
+        for row in results["rows"]
+    }
+    runs = {len(row["seeds"]) for results in tasks.values() for row in results["rows"]}
+    titles = [f"{glue_results.TASKS.get(task, 'THUCNews')} {METRICS.get(task, 'acc')}" for task in tasks]
+    seeds = str(max(runs)) if len(runs) == 1 else f"{min(runs)} to {max(runs)}"
+    lines = [f"| run_glue.py, {seeds} seeds | backend | {' | '.join(titles)} |", "|---" * (len(tasks) + 2) + "|"]
+    measured = {(stage, backend) for stage, backend, _ in cells}
+    stages = dict.fromkeys(stage for stage, _, _ in cells)
+    for stage, backend in [(stage, name) for stage in stages for name in TITLES if (stage, name) in measured]:
+        scores = [cells.get((stage, backend, task), "") for task in tasks]
+        lines.append(f"| {stage_name(stage)} | {TITLES[backend]} | {' | '.join(scores)} |")
+    return "\n".join([*lines, "", provenance(list(tasks.values()))])
+
+
+def choice_table(paths: Iterable[Path]) -> str:
+    """Points that each stage loses against its float model, on the mean of the backends: F1, or the task's main score.
+
+    QAT and distillation are compared with the float model that was trained as long, where it was measured.
+    """
+    columns = {title_of(path, results): losses(path, results) for path in paths for results in [read_results(path)]}
+    lines = [f"| quantization | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+    for stage in dict.fromkeys(stage for column in columns.values() for stage in column):
+        cells = [f"{column[stage]:.2f}" if stage in column else "" for column in columns.values()]
+        lines.append(f"| {stage_name(stage)} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def title_of(path: Path, results: dict) -> str:
+    """The head of a column: "XQuAD's 1,190 questions, F1" or "MRPC f1"."""
+    if results["kind"] == SQUAD:
+        return f"{results.get('title', 'SQuAD')}, F1"
+    task = path.stem.removeprefix("glue_")
+    return f"{glue_results.TASKS.get(task, 'THUCNews')} {METRICS.get(task, 'acc')}"
+
+
+def losses(path: Path, results: dict) -> dict[str, float]:
+    """Points lost by stage, in percent; stages of float models are left out."""
+    metric = METRICS.get(path.stem.removeprefix("glue_"), "acc")
+    scores: dict[str, dict[str, float]] = {}
+    for row in results["rows"]:
+        score = row["f1"] if results["kind"] == SQUAD else 100 * row["summary"][metric]["mean"]
+        scores.setdefault(row["stage"], {})[row["backend"]] = score
+    found = {}
+    for stage, quantized in scores.items():
+        trained = stage.startswith("qat-kd") or (stage.startswith("qat") and results["kind"] == SQUAD)
+        parent = scores.get("fp32-trained" if trained and "fp32-trained" in scores else "fp32", {})
+        common = quantized.keys() & parent.keys()
+        if common and not stage.startswith("fp32"):
+            found[stage] = sum(parent[name] - quantized[name] for name in common) / len(common)
+    return found
+
+
+def stage_name(stage: str) -> str:
+    """A stage in words: "ft2-p99.99" is "PTQ ft2, percentile 99.99"."""
+    mode, _, method = stage.partition("-")
+    return f"PTQ {mode}, {METHOD_NAMES[method]}" if method in METHOD_NAMES else STAGE_NAMES.get(stage, stage)
+
+
+def provenance(files: list[dict]) -> str:
+    """On what, when and by which commands the results were measured."""
+    machines = {describe(results["machine"]) for results in files}
+    dates = sorted({results["date"] for results in files})
+    commands = f"`{files[0]['command']}`"
+    more = f" (and the like for {len(files) - 1} more)" if len(files) > 1 else ""
+    days = " to ".join(dict.fromkeys((dates[0], dates[-1])))
+    return f"Measured {days} on {'; '.join(sorted(machines))}: {commands}{more}."
+
+
+def describe(machine: dict) -> str:
+    """Processor, cores and the versions that matter, in one line."""
+    versions = machine.get("versions", {})
+    frameworks = [
+        f"{TITLES[n]} {versions[key]}" for n, key in (("pytorch", "torch"), ("tensorflow",) * 2) if key in versions
+    ]
+    vnni = "with VNNI" if machine["vnni"] else "without VNNI"
+    return ", ".join([f"{machine['cores']} cores of {machine['cpu']} {vnni}", *frameworks])
+
+
+if __name__ == "__main__":
+    sys.exit(run_main(main, "results_table"))

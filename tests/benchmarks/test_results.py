@@ -1,0 +1,202 @@
+"""Measured results: their commands, their files, and README's table, which is what the files give."""
+
+import json
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+
+from benchmarks import glue_results, results_table
+from benchmarks.commands import ROOT, Command
+from benchmarks.result_files import GLUE, SQUAD, read_results, write_results
+from twinquant.errors import UserError
+from twinquant.files import write_json_atomically
+from twinquant.flags import parse_flags
+from twinquant.glue_flags import ALL_FLAGS
+from twinquant.main import run_main
+
+SCORES = {42: {"acc": 0.75, "f1": 0.5}, 43: {"acc": 0.85, "f1": 0.7}}
+
+
+def arguments(folder: Path, *more: str) -> Namespace:
+    flags = [f"--model={folder / 'bert'}", f"--data_dir={folder / 'glue'}", f"--output_dir={folder / 'out'}"]
+    return glue_results.parse([*flags, *more])
+
+
+def finished(folder: Path, stage: str, seed: int, predictions: list[int]) -> Command:
+    """What a finished run of MRPC leaves."""
+    command = Command(stage, "pytorch", "", folder / "mrpc" / f"{stage}_pytorch" / f"seed-{seed}", "run_glue.py")
+    command.folder.mkdir(parents=True)
+    write_json_atomically(command.folder / "seconds.json", {"seconds": 10.0, "words": command.words})
+    write_json_atomically(command.folder / "eval_results.json", SCORES[seed])
+    write_json_atomically(command.folder / "predictions_dev.json", {"labels": None, "predictions": predictions})
+    return command
+
+
+@pytest.mark.parametrize("stage", glue_results.STAGES)
+def test_commands_have_flags_that_run_glue_knows(stage: str, tmp_path: Path) -> None:
+    start = tmp_path / "out" / "mrpc" / "fp32_pytorch" / "seed-42"
+    (start / "model.ckpt-7").mkdir(parents=True)
+    (start / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-7"\n')
+    given = arguments(tmp_path, "--train_examples=64", "--num_train_epochs=2", "--max_seq_length=32")
+    words = glue_results.make_command("mrpc", "pytorch", stage, 42, given).words
+    values = parse_flags(ALL_FLAGS, words[1:], "run_glue.py", "").values
+    assert (values["task_name"], values["max_train_samples"], values["max_seq_length"]) == ("MRPC", 64, 32)
+    fine_tuned = glue_results.STAGES[stage].fine_tuned
+    assert values["init_checkpoint"] == str(start / "model.ckpt-7" if fine_tuned else tmp_path / "bert")
+    assert values["teacher"] == (values["init_checkpoint"] if stage == "qat-kd-ft2" else None)
+
+
+def test_a_stage_without_its_fine_tuned_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="dynamic starts from the stage fp32, of which .*seed-42 holds no checkpoint"):
+        glue_results.make_command("mrpc", "pytorch", "dynamic", 42, arguments(tmp_path))
+
+
+def test_a_row_has_mean_deviation_and_agreement(tmp_path: Path) -> None:
+    for seed in SCORES:
+        finished(tmp_path, "fp32", seed, [0, 1, 1, 0])
+    commands = [finished(tmp_path, "ft2-mse", seed, [0, 1, 1, seed - 42]) for seed in SCORES]
+    row = glue_results.row("ft2-mse", "pytorch", commands)
+    assert row["seeds"] == [42, 43] and row["same_as_fp32"] == [100.0, 75.0]
+    assert row["summary"]["acc"] == pytest.approx({"mean": 0.8, "standard_deviation": 0.0707107}, abs=1e-6)
+    assert glue_results.score_cell(row["summary"]["acc"]) == "80.00 ± 7.07"
+
+
+def test_a_finished_command_with_other_flags_is_refused(tmp_path: Path) -> None:
+    command = finished(tmp_path, "fp32", 42, [0])
+    assert command.done
+    command.flags = "--num_train_epochs=9"
+    with pytest.raises(UserError, match="results of another command line .*--num_train_epochs=9"):
+        _ = command.done
+
+
+@pytest.mark.parametrize("keep", [pytest.param(True, id="fp32"), pytest.param(False, id="other-stages")])
+def test_models_are_removed_when_they_are_scored(keep: bool, tmp_path: Path) -> None:
+    (tmp_path / "model.ckpt-7").mkdir()
+    for name in ("model.ckpt-7.training_state.safetensors", "quantized_model.safetensors", "eval_results.json"):
+        (tmp_path / name).write_text("{}")
+    glue_results.remove_models(tmp_path, keep)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == ({"model.ckpt-7", "eval_results.json"} if keep else {"eval_results.json"})
+
+
+def test_files_name_command_machine_and_versions(tmp_path: Path) -> None:
+    path = tmp_path / "glue_mrpc.json"
+    rows = [
+        {
+            "stage": "fp32",
+            "backend": "pytorch",
+            "seeds": [42],
+            "summary": {"f1": glue_results.summarize([{"f1": 1}])["f1"]},
+        }
+    ]
+    write_results(path, GLUE, {"model": "/somewhere/bert", "tasks": ["mrpc"], "threads": None}, rows)
+    results = read_results(path)
+    assert results["command"] == "python -m benchmarks.glue_results --model bert --tasks mrpc"
+    assert results["machine"]["cores"] >= 1 and results["machine"]["versions"]["numpy"]
+    assert "| fp32 | PyTorch | 100.00 ± 0.00 |" in results_table.tables([path])
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        pytest.param("[1]", "holds no results", id="list"),
+        pytest.param('{"rows": []}', "holds no results", id="no-rows"),
+        pytest.param("{", "is not JSON", id="cut-off"),
+    ],
+)
+def test_other_files_are_refused(content: str, sentence: str, tmp_path: Path) -> None:
+    (tmp_path / "squad.json").write_text(content)
+    with pytest.raises(UserError, match=f"squad.json {sentence}"):
+        read_results(tmp_path / "squad.json")
+
+
+@pytest.mark.parametrize(
+    ("page", "begin", "end", "table"),
+    [
+        pytest.param("README.md", results_table.BEGIN, results_table.END, results_table.tables, id="readme"),
+        pytest.param(
+            "docs/choosing_a_mode.md",
+            results_table.CHOICE_BEGIN,
+            results_table.CHOICE_END,
+            results_table.choice_table,
+            id="choosing",
+        ),
+    ],
+)
+def test_pages_show_the_committed_results(page: str, begin: str, end: str, table) -> None:
+    """`python -m benchmarks.results_table` makes it so."""
+    shown = (ROOT / page).read_text(encoding="utf-8").partition(begin)[2].partition(end)[0]
+    assert shown.strip() == table(sorted(results_table.FOLDER.glob("*.json")))
+
+
+def test_losses_are_against_the_float_model_of_the_same_backend_and_training() -> None:
+    scores = {"fp32": (90.0, 80.0), "ft1-mse": (89.0, 79.5), "fp32-trained": (88.0, 81.0), "qat-ft2": (87.0, 81.5)}
+    rows = [
+        {"stage": stage, "backend": backend, "f1": f1}
+        for stage, pair in scores.items()
+        for backend, f1 in zip(("pytorch", "tensorflow"), pair, strict=True)
+    ]
+    found = results_table.losses(Path("squad.json"), {"kind": "squad", "rows": rows})
+    assert found == pytest.approx({"ft1-mse": 0.75, "qat-ft2": 0.25})
+
+
+def test_results_that_stand_behind_readme_are_small() -> None:
+    for path in results_table.FOLDER.glob("*.json"):
+        assert path.stat().st_size < 100_000 and json.loads(path.read_text())["machine"]["cpu"], path
+
+
+def test_table_is_written_between_the_marks(tmp_path: Path) -> None:
+    page = tmp_path / "README.md"
+    page.write_text("before\n<b>\nold\n<e>\nafter\n")
+    results_table.write_between(page, "<b>", "| new |", "<e>")
+    assert page.read_text() == "before\n<b>\n| new |\n<e>\nafter\n"
+    with pytest.raises(UserError, match="lacks the marks"):
+        results_table.write_between(page, "<b>", "", "<end>")
+
+
+def test_measuring_keeps_what_was_measured_under_its_name(tmp_path: Path, monkeypatch) -> None:
+    """The data sets that are there; the commands themselves are not run here."""
+    data, called = tmp_path / "data", []
+    for name in ("squad", "models/minilm-squad", "glue/MRPC"):
+        (data / name).mkdir(parents=True)
+    for name in ("train-v1.1.part.json", "xquad.en.json"):
+        (data / "squad" / name).write_text("{}")
+    row = {"stage": "fp32", "backend": "pytorch", "exact_match": 1.0, "f1": 2.0}
+    summary = {"f1": {"mean": 0.5, "standard_deviation": 0.0}}
+
+    def squad(argv: list[str]) -> None:
+        called.append(argv)
+        write_results(Path(argv[3].partition("=")[2]) / "squad.json", SQUAD, {}, [row])
+
+    def glue(argv: list[str]) -> None:
+        glue_results.parse(argv)
+        rows = [{"stage": "fp32", "backend": "pytorch", "seeds": [42], "summary": summary}]
+        write_results(tmp_path / "out" / "glue" / "glue_mrpc.json", GLUE, {}, rows)
+
+    for folder in ("squad/squad_xquad", "glue"):
+        (tmp_path / "out" / folder).mkdir(parents=True)
+    (tmp_path / "results").mkdir()
+    monkeypatch.setattr(results_table.squad_results, "main", squad)
+    monkeypatch.setattr(results_table.glue_results, "main", glue)
+    monkeypatch.setattr(results_table, "FOLDER", tmp_path / "results")
+    results_table.measure(data, tmp_path / "bert", tmp_path / "out", 2)
+    assert len(called) == 1 and called[0][1].endswith("train-v1.1.part.json")
+    assert {path.name for path in (tmp_path / "results").iterdir()} == {"squad_xquad.json", "glue_mrpc.json"}
+    assert "| XQuAD's 1,190 questions |" in results_table.tables(sorted((tmp_path / "results").iterdir()))
+
+
+@pytest.mark.parametrize(
+    ("argv", "sentence"),
+    [
+        pytest.param(["--measure"], "make results DATA=FOLDER", id="no-data"),
+        pytest.param(["--data=nowhere"], "DATA names nowhere, which is no folder", id="no-folder"),
+        pytest.param(["--data=."], "holds none of the data", id="empty-folder"),
+    ],
+)
+def test_measuring_without_data_is_one_sentence(
+    argv: list[str], sentence: str, tmp_path: Path, capsys, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run_main(results_table.main, "results_table", argv) == 2
+    assert sentence in capsys.readouterr().err
