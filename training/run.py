@@ -28,6 +28,7 @@ class Run(RunModel):
         """Runs the phases that the flags ask for; returns the scores of the prediction, if there are any."""
         settings = self.settings
         make_folder(settings.output_dir)
+        self.record.save()
         self.resume_step = 0
         if settings.do_train:
             # From rank 0: the others need not read the whole file.
@@ -47,10 +48,17 @@ class Run(RunModel):
         record = Path(settings.output_dir) / "settings.json"
         self.processes.first(lambda: write_json_atomically(record, settings.to_dict()))
         if settings.do_calib and not self.resume_step:
+            self.record.enter("calibrate")
             self.calibrate()
         if settings.do_train:
+            self.record.enter("train")
             self.train()
-        return self.predict() if settings.predicts else {}
+        scores = {}
+        if settings.predicts:
+            self.record.enter("predict")
+            scores = self.predict()
+        self.record.note(checkpoint=self.result)
+        return scores
 
     def export(self) -> None:
         """Exports the model that the phases ended with, where the flags ask for it; rank 0 alone.
@@ -58,6 +66,7 @@ class Run(RunModel):
         Apart from `execute`, so that a model that cannot be exported, a UserError, costs none of the other results.
         """
         if self.settings.export is not None:
+            self.record.enter("export")
             self.processes.first(self._export)
 
     def calibrate(self) -> None:
@@ -74,9 +83,9 @@ class Run(RunModel):
             settings.calib_include_padding,
             self.processes,
         )
+        self.result = str(self.folder.path("calibrated"))
         self.processes.first(lambda: self._find_ranges(observer))
         self.ranges = self.processes.share_arrays(self.ranges, "ranges")
-        self.result = str(self.folder.path("calibrated"))
 
     def _find_ranges(self, observer: Observer) -> None:
         settings = self.settings
@@ -151,6 +160,7 @@ class Run(RunModel):
             self.folder.remove_all()
         self.evaluations = Evaluations(self.folder, self.task, self.resume_step)
         logger.info("training %d steps from step %d", total, self.resume_step)
+        self.record.note(training={"from_step": self.resume_step, "to_step": total})
         loop.run(self.resume_step)
         self.tensors = self.backend.tensors()
         self.ranges = self._ranges_now()
@@ -161,8 +171,14 @@ class Run(RunModel):
         self._quantize(self.checkpoint.source)
         folder = Path(self.settings.output_dir)
         scores = self.score(self.backend, folder)
-        self.processes.first(lambda: self.task.write_scores(scores, folder))
+        self.processes.first(lambda: self._write_scores(scores, folder))
         return scores
+
+    def _write_scores(self, scores: dict[str, float], folder: Path) -> None:
+        self.task.write_scores(scores, folder)
+        # Not of a model that another run made and described.
+        if self.settings.do_train or self.settings.do_calib:
+            self.write_card(Path(str(self.result)).name, scores)
 
     def predict_checkpoints(self) -> dict[str, float]:
         """Scores every checkpoint of the output folder; the names of the scores end in `_<step>`."""
@@ -215,6 +231,7 @@ class Run(RunModel):
 
     def _evaluate(self, step: int) -> None:
         scores = self.score(self.backend, None, labeled_only=True)
+        self.scored = (self.folder.path(step).name, scores)
         if self.evaluations is not None:
             self.processes.first(partial(self.evaluations.add, step, scores, self.as_checkpoint))
 
@@ -247,4 +264,5 @@ class Run(RunModel):
             self.task.first_examples((settings.export or {})["check_examples"]) if has_data else None,
             settings.bert_config_file if self.result == self.start else None,
             self.vocab_file,
+            self.record.values["command"],
         )

@@ -11,7 +11,6 @@ from export.compare import unfinished
 from export.compare.accuracy import Accuracy, measure_accuracy
 from export.compare.flags import parse_compare_flags
 from export.compare.latency import full_batch, parse_shapes, parse_threads, shape_name
-from export.compare.machine import describe_machine
 from export.compare.measure import Processes, measure_answers, measure_latencies
 from export.compare.page import make_page, page_problem
 from export.compare.prepare import prepare_row
@@ -24,6 +23,7 @@ from export.flags import DATA_FLAGS, Arguments
 from export.source import Source, load_source
 from tasks.base import Task
 from twinquant.files import make_folder, write_files_atomically, write_json_atomically
+from twinquant.machine import describe_machine
 from twinquant.messages import set_up_messages
 
 logger = logging.getLogger("twinquant")

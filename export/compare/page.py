@@ -5,9 +5,9 @@ import importlib.util
 from html import escape
 from itertools import groupby
 
-from export.compare.machine import machine_lines
 from export.compare.report import Report
 from export.compare.table import MEANINGS, columns, note_lines, row_name, setting_lines, unmeasured, words
+from twinquant.machine import machine_lines
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, -apple-system, "Segoe UI", "DejaVu Sans", Arial, sans-serif; color: #1b1b1b;
