@@ -9,6 +9,7 @@ from quantization.histogram import Observer
 from quantization.ranges import calibration_report, select_ranges
 from training.calibration import find_ranges, observe
 from training.evaluations import Evaluations, describe_scores
+from training.events import FOLDER, EventFile, TrainingCurves, clipped_tags
 from training.loop import LoopSettings, TrainingLoop
 from training.prediction import Predictor, check_same_features, predict_all
 from training.run_model import RunModel
@@ -23,6 +24,7 @@ class Run(RunModel):
     """One call of a script: its settings, its task, its backend and the checkpoint it works on."""
 
     evaluations: Evaluations | None = None
+    events: EventFile | None = None  # on rank 0, with --tensorboard
 
     def execute(self) -> dict[str, float]:
         """Runs the phases that the flags ask for; returns the scores of the prediction, if there are any."""
@@ -47,12 +49,15 @@ class Run(RunModel):
             self._check_export()
         record = Path(settings.output_dir) / "settings.json"
         self.processes.first(lambda: write_json_atomically(record, settings.to_dict()))
+        self.events = self.processes.first(self._open_events)
         if settings.do_calib and not self.resume_step:
             self.record.enter("calibrate")
             self.calibrate()
         if settings.do_train:
             self.record.enter("train")
             self.train()
+        if self.events is not None:
+            self.events.close()
         scores = {}
         if settings.predicts:
             self.record.enter("predict")
@@ -110,6 +115,12 @@ class Run(RunModel):
         report = calibration_report(self.ranges, clipped, method, self.config.num_hidden_layers, self.mode)
         write_json_atomically(Path(settings.output_dir) / "calibration.json", report)
         logger.info("saved %s and calibration.json", path)
+        if self.events is not None:
+            quantizers = report["quantizers"]
+            fractions = {
+                scope: quantizers[scope]["clipped_fraction"] for scope in clipped if quantizers[scope]["enabled"]
+            }
+            self.events.write(0, clipped_tags(fractions))
 
     def train(self) -> None:
         """Fine-tunes, fake-quantized under --if_quant, towards a teacher's logits under --distillation."""
@@ -154,6 +165,7 @@ class Run(RunModel):
             self._teacher(),
             self._evaluate,
             self.processes,
+            TrainingCurves(self.events, settings.log_freq, total) if self.events is not None else None,
         )
         if self.processes.is_first and not self.resume_step and self.folder.steps():
             logger.warning("--overwrite_output_dir: the training checkpoints of an earlier run are removed")
@@ -232,8 +244,20 @@ class Run(RunModel):
     def _evaluate(self, step: int) -> None:
         scores = self.score(self.backend, None, labeled_only=True)
         self.scored = (self.folder.path(step).name, scores)
+        if self.events is not None and scores:
+            self.events.write(step, {f"eval/{name}": value for name, value in scores.items()})
         if self.evaluations is not None:
             self.processes.first(partial(self.evaluations.add, step, scores, self.as_checkpoint))
+
+    def _open_events(self) -> EventFile | None:
+        """A run that is resumed replaces the points after the checkpoint that it goes on from, a new one all."""
+        settings = self.settings
+        if not settings.tensorboard or (self.resume_step and self.resume_step >= self._total_steps()):
+            return None
+        folder = settings.logging_dir or Path(settings.output_dir) / FOLDER
+        file = EventFile(folder, self.resume_step + 1 if self.resume_step else 0)
+        logger.info("curves for TensorBoard: tensorboard --logdir %s", folder)
+        return file
 
     def _evaluate_steps(self) -> int:
         """Steps between two evaluations during training; 0: none."""

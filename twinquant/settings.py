@@ -75,6 +75,8 @@ class CommonSettings:
     cache_dir: str | None
     overwrite_cache: bool
     log_freq: int
+    tensorboard: bool = False
+    logging_dir: str | None = None  # for event files; None: a folder in output_dir
     json_summary: str | None
     disable_progress_bar: bool
     verbose_logging: bool
