@@ -115,12 +115,22 @@ class Run(RunModel):
         report = calibration_report(self.ranges, clipped, method, self.config.num_hidden_layers, self.mode)
         write_json_atomically(Path(settings.output_dir) / "calibration.json", report)
         logger.info("saved %s and calibration.json", path)
+        if settings.calib_report is not None:
+            self._write_calibration_report(Path(settings.calib_report), observer, report)
         if self.events is not None:
-            quantizers = report["quantizers"]
-            fractions = {
-                scope: quantizers[scope]["clipped_fraction"] for scope in clipped if quantizers[scope]["enabled"]
-            }
-            self.events.write(0, clipped_tags(fractions))
+            enabled = {scope for scope, entry in report["quantizers"].items() if entry["enabled"]}
+            self.events.write(0, clipped_tags({scope: clipped[scope] for scope in clipped if scope in enabled}))
+
+    def _write_calibration_report(self, folder: Path, observer: Observer, report: dict) -> None:
+        # matplotlib is needed only here.
+        from reports.calibration_numbers import calibration_numbers
+        from reports.calibration_page import write_calibration_report
+
+        settings, layers = self.settings, self.config.num_hidden_layers
+        numbers = calibration_numbers(observer, self.ranges, self.mode, layers, settings.percentile)
+        facts = {name: value for name, value in report.items() if name != "quantizers"}
+        page = write_calibration_report(folder, numbers, facts | {"percentile": settings.percentile})
+        logger.info("saved %s", page)
 
     def train(self) -> None:
         """Fine-tunes, fake-quantized under --if_quant, towards a teacher's logits under --distillation."""

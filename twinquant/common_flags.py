@@ -48,6 +48,8 @@ CALIBRATION_FLAGS = (
          within="(0, 100]", metavar="PERCENT"),
     Flag("calib_include_padding", bool, False, "calibration", "Count padding positions in the ranges too, as the "
          "originals did."),
+    Flag("calib_report", str, None, "calibration", "A folder for a page (index.html) with every quantizer's "
+         "histogram, the ranges that each method would choose, and what they clip and cost.", metavar="FOLDER"),
 )
 
 TRAINING_FLAGS = (

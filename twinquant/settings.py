@@ -33,6 +33,7 @@ class CommonSettings:
     calib_method: str
     percentile: float
     calib_include_padding: bool
+    calib_report: str | None = None  # a folder
 
     do_train: bool
     train_batch_size: int  # per step and process
