@@ -18,9 +18,10 @@ from training.classification_run import ClassificationRun
 from training.dynamic_run import DynamicRun
 from training.processes import Processes
 from training.repeats import run_repeatedly
-from training.script import begin, run_script, until_interrupted
+from training.script import begin, record_of, recorded, run_script, until_interrupted
 from twinquant.files import write_json_atomically
 from twinquant.glue_flags import PROGRAM, GlueSettings, parse_glue_flags
+from twinquant.run_record import RunRecord
 
 
 def make_source(settings: GlueSettings, config: BertConfig) -> ClassificationSource:
@@ -58,7 +59,7 @@ def make_task(settings: GlueSettings, config: BertConfig, vocab_file: Path, make
     )
 
 
-def make_run(settings: GlueSettings, backend: str, processes: Processes) -> ClassificationRun:
+def make_run(settings: GlueSettings, backend: str, processes: Processes, record: RunRecord) -> ClassificationRun:
     """One run, with one seed."""
     kind = DynamicRun if settings.quant_scheme == "dynamic" else ClassificationRun
     makes_features = processes.local_rank == 0
@@ -67,29 +68,37 @@ def make_run(settings: GlueSettings, backend: str, processes: Processes) -> Clas
         backend,
         lambda config, vocab_file: make_task(settings, config, vocab_file, makes_features),
         processes,
+        record,
     )
 
 
 def main(argv: Sequence[str]) -> int:
     settings = parse_glue_flags(argv)
     backend, processes = begin(settings)
-    run = None
-    if settings.num_runs > 1:
-        exit_code, scores = until_interrupted(
-            lambda: run_repeatedly(
-                settings, settings.num_runs, lambda one: make_run(one, backend, processes).execute(), processes.is_first
+    with recorded(record_of(settings, PROGRAM, argv, backend, processes)) as record:
+        run = None
+        if settings.num_runs > 1:
+
+            def run_once(one: GlueSettings) -> dict[str, float]:
+                record.enter(f"seed {one.seed}")
+                with recorded(record_of(one, PROGRAM, argv, backend, processes)) as own:
+                    scores = make_run(one, backend, processes, own).execute()
+                    own.note(results=dict(scores))
+                    return scores
+
+            exit_code, scores = until_interrupted(
+                lambda: run_repeatedly(settings, settings.num_runs, run_once, processes.is_first), record
             )
-        )
-    else:
-        run = make_run(settings, backend, processes)
-        exit_code, scores = until_interrupted(run.execute)
-    processes.together(None)  # waits for rank 0, which writes the results
-    if scores:
-        if settings.json_summary:
-            write_json_atomically(settings.json_summary, scores)
-        print(json.dumps(scores), flush=True)
-    if exit_code == 0 and run is not None:
-        run.export()
+        else:
+            run = make_run(settings, backend, processes, record)
+            exit_code, scores = until_interrupted(run.execute, record)
+        processes.together(None)  # waits for rank 0, which writes the results
+        if scores:
+            if settings.json_summary:
+                write_json_atomically(settings.json_summary, scores)
+            print(json.dumps(scores), flush=True)
+        if exit_code == 0 and run is not None:
+            run.export()
     return exit_code
 
 

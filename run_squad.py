@@ -12,7 +12,7 @@ from pathlib import Path
 from checkpoints.config import BertConfig
 from tasks.squad import SquadTask
 from training.run import Run
-from training.script import begin, run_script, until_interrupted
+from training.script import begin, record_of, recorded, run_script, until_interrupted
 from twinquant.files import write_json_atomically
 from twinquant.squad_flags import PROGRAM, SquadSettings, parse_squad_flags
 
@@ -44,20 +44,22 @@ def make_task(settings: SquadSettings, config: BertConfig, vocab_file: Path, mak
 def main(argv: Sequence[str]) -> int:
     settings = parse_squad_flags(argv)
     backend, processes = begin(settings)
-    run = Run(
-        settings,
-        backend,
-        lambda config, vocab_file: make_task(settings, config, vocab_file, processes.local_rank == 0),
-        processes,
-    )
-    exit_code, metrics = until_interrupted(run.execute)
-    processes.together(None)  # waits for rank 0, which writes the answers
-    if metrics and settings.do_eval:
-        if settings.json_summary:
-            write_json_atomically(settings.json_summary, metrics)
-        print(json.dumps({name: metrics[name] for name in ("exact_match", "f1")}), flush=True)
-    if exit_code == 0:
-        run.export()
+    with recorded(record_of(settings, PROGRAM, argv, backend, processes)) as record:
+        run = Run(
+            settings,
+            backend,
+            lambda config, vocab_file: make_task(settings, config, vocab_file, processes.local_rank == 0),
+            processes,
+            record,
+        )
+        exit_code, metrics = until_interrupted(run.execute, record)
+        processes.together(None)  # waits for rank 0, which writes the answers
+        if metrics and settings.do_eval:
+            if settings.json_summary:
+                write_json_atomically(settings.json_summary, metrics)
+            print(json.dumps({name: metrics[name] for name in ("exact_match", "f1")}), flush=True)
+        if exit_code == 0:
+            run.export()
     return exit_code
 
 

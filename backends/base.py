@@ -162,6 +162,15 @@ class Backend(ABC):
         """
 
     @abstractmethod
+    def clipped_fractions(self, batch: Batch) -> dict[str, float]:
+        """The share of elements with |x| above the range, 0 to 1, for every quantizer that is on in training, by scope.
+
+        The batch goes once through the fake-quantized model as training computes it, but without dropout; padding is
+        left out. Nothing of the model, its ranges, its optimizer or the random numbers of the next step changes.
+        Ranges that follow their tensor's maximum cannot clip and are left out; empty while quantization is off.
+        """
+
+    @abstractmethod
     def train_step(
         self, batches: Sequence[Batch], learning_rate: float, seed: int, shares: Sequence[float] | None = None
     ) -> float:

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from quantization.clipping import ClippingCounter
 from quantization.histogram import Observer
 from quantization.modes import Mode, all_quantizers, feeds_product, is_calibrated
-from quantization.numerics import QuantizerSettings, check_amax
+from quantization.numerics import QuantizerSettings, check_amax, largest_value
 from twinquant.errors import UserError
 
 NOT_FOUND = np.asarray(np.nan, np.float32)
@@ -22,6 +23,8 @@ NOT_FOUND = np.asarray(np.nan, np.float32)
 
 class QuantizationState(ABC):
     """The state of all quantizers of a model: off, fake-quantizing, or showing what they see to an observer."""
+
+    channel_axis: int  # of a kernel as the framework keeps it
 
     def __init__(self, device: Any) -> None:
         self.device = device
@@ -36,6 +39,8 @@ class QuantizationState(ABC):
         self.learning = False  # a training step is running: averages move, and some quantizers may wait
         self.exact = False  # see Backend.predict
         self.observer: Observer | None = None
+        self.amax: dict[str, np.ndarray] = {}  # of the quantizers with a range that stays, as configured
+        self.counter: ClippingCounter | None = None  # see Backend.clipped_fractions
         self.lengths: np.ndarray | None = None  # of the batch that is observed; None: padding counts
 
     def configure(
@@ -47,7 +52,7 @@ class QuantizationState(ABC):
         step: int = 0,
     ) -> None:
         """Turns on the quantizers of `mode` with their amax, or all off; see Backend.set_quantization."""
-        self.quantizers, self.averages, self.starts, self.step = {}, {}, {}, step
+        self.quantizers, self.averages, self.starts, self.amax, self.step = {}, {}, {}, {}, step
         self.learns_ranges = mode is not None and mode.learns_ranges
         if mode is not None:
             for scope, row in all_quantizers(num_hidden_layers, head).items():
@@ -58,6 +63,7 @@ class QuantizationState(ABC):
                     # At a fixed scale the range is known, and none is stored.
                     amax = np.ones((), np.float32) if settings.fixed_scale else check_amax(ranges.get(scope), scope)
                     self.quantizers[scope] = self.fixed(settings, amax)
+                    self.amax[scope] = largest_value(amax, settings)
                     continue
                 self.starts[scope] = mode.start_of(row)
                 if row.is_weight:
@@ -90,6 +96,8 @@ class QuantizationState(ABC):
             if seen:
                 self.observer.observe(seen, self.array(x), self.lengths, sequence_axes)
             return (x,) * len(scopes)
+        if self.counter is not None and any(scope in self.counter.amax for scope in scopes):
+            self.counter.observe(scopes, self.array(x), self.lengths, sequence_axes)
         if self.learns_ranges:
             self._move(x, scopes)
         done: dict = {}
@@ -112,6 +120,8 @@ class QuantizationState(ABC):
         if quantizer is None:
             return kernel
         kernel = self.tensor(kernel)
+        if self.counter is not None and scope in self.counter.amax:
+            self.counter.observe_weight(scope, self.array(kernel), self.channel_axis)
         if self.learns_ranges:
             quantizer.set_range(self.largest(kernel))
         return quantizer.integers(kernel) if self.exact else quantizer(kernel)
@@ -130,6 +140,15 @@ class QuantizationState(ABC):
             return product
         scales = [self.quantizers[scope].product_scale for scope in scopes if scope in self.quantizers]
         return product * math.prod(scales) if scales else product
+
+    def new_counter(self) -> ClippingCounter:
+        """Counts what is clipped by the quantizers that are on in training; those without a range yet are left out.
+
+        Where a range is the maximum of what is quantized, as that of weights in q8bert, nothing can be.
+        """
+        if not self.learns_ranges:
+            return ClippingCounter(self.amax)
+        return ClippingCounter({scope: amax for scope, amax in self.ranges().items() if scope not in self.waiting})
 
     def begin_step(self) -> bool:
         """To be called before the forward passes of a training step.
@@ -174,7 +193,8 @@ class QuantizationState(ABC):
 
     def _on(self, scope: str) -> Any:
         """The quantizer of that scope; None where it is off."""
-        if self.observer is not None or (self.learning and scope in self.waiting):
+        as_in_training = self.learning or self.counter is not None
+        if self.observer is not None or (as_in_training and scope in self.waiting):
             return None
         return self.quantizers.get(scope)
 

@@ -1,4 +1,4 @@
-"""Hugging Face folders: config.json, model.safetensors (or pytorch_model.bin), vocab.txt, and our ranges beside."""
+"""Hugging Face folders: config.json, model.safetensors (or pytorch_model.bin), vocab.txt, our ranges, a card."""
 
 import json
 import os
@@ -16,6 +16,7 @@ from checkpoints.torch_file import read_torch_file, to_numpy
 from checkpoints.value import Checkpoint
 from twinquant.errors import UserError
 from twinquant.files import atomic_folder, write_bytes_atomically, write_json_atomically
+from twinquant.model_card import write_card
 
 RANGES_FILE = "quantization_ranges.safetensors"
 # In the order of preference of transformers; the first that exists is read.
@@ -89,6 +90,8 @@ def write_hugging_face_files(folder: str | os.PathLike[str], checkpoint: Checkpo
         if "do_lower_case" in checkpoint.metadata:
             tokenizer["do_lower_case"] = checkpoint.metadata["do_lower_case"] == "true"
         write_json_atomically(folder / "tokenizer_config.json", tokenizer)
+    if checkpoint.card:
+        write_card(folder, checkpoint.card)
     write_json_atomically(folder / "config.json", _hugging_face_config(checkpoint, checkpoint.config))
 
 

@@ -17,6 +17,7 @@ from checkpoints.tf_bundle import BundleReader, write_bundle
 from checkpoints.value import Checkpoint
 from twinquant.errors import UserError
 from twinquant.files import write_bytes_atomically, write_json_atomically
+from twinquant.model_card import write_card
 
 CONFIG_FILE = "bert_config.json"
 VOCAB_FILE = "vocab.txt"
@@ -73,7 +74,8 @@ def read_tf_checkpoint(prefix: str | os.PathLike[str]) -> Checkpoint:
 def write_tf_checkpoint(prefix: str | os.PathLike[str], checkpoint: Checkpoint, global_step: int | None = None) -> None:
     """Writes tensors, ranges (quant_min = -amax) and `global_step` (int64) as a bundle with name-based keys.
 
-    The configuration and the vocabulary, where known, are written beside it first as bert_config.json and vocab.txt.
+    The configuration, the vocabulary and the card, where known, are written beside it first as bert_config.json,
+    vocab.txt and README.md.
     """
     prefix = os.fspath(prefix)
     variables: dict[str, np.ndarray] = {
@@ -89,6 +91,8 @@ def write_tf_checkpoint(prefix: str | os.PathLike[str], checkpoint: Checkpoint, 
         write_json_atomically(folder / CONFIG_FILE, checkpoint.config.to_dict())
     if checkpoint.vocab_file is not None and checkpoint.vocab_file.resolve() != (folder / VOCAB_FILE).resolve():
         write_bytes_atomically(folder / VOCAB_FILE, read_file(checkpoint.vocab_file))
+    if checkpoint.card:
+        write_card(folder, checkpoint.card)
     write_bundle(prefix, variables)
 
 

@@ -21,6 +21,7 @@ class Checkpoint:
         vocab_file: the vocab.txt beside it, if there is one.
         metadata: what else the files say, as text: "do_lower_case" ("true" or "false"), "architecture" (of a Hugging
             Face folder), "global_step" (of a TensorFlow bundle).
+        card: the text of the README.md that is written beside it; "": none.
         unused: names of the tensors in the file that are no part of the model (optimizer slots, pre-training heads).
     """
 
@@ -30,6 +31,7 @@ class Checkpoint:
     source: str = ""
     vocab_file: Path | None = None
     metadata: dict[str, str] = dataclasses.field(default_factory=dict)
+    card: str = ""
     unused: list[str] = dataclasses.field(default_factory=list)
 
     @property

@@ -12,6 +12,7 @@ from export.folder import MODEL_NAME, check_place, model_path
 from export.source import Source, load_source
 from export.triton import TritonSettings, check_free, copy_model, place_version
 from tasks.base import Task
+from training.cards import data_name
 from twinquant.settings import CommonSettings
 
 logger = logging.getLogger("twinquant")
@@ -36,6 +37,7 @@ def export_result(
     task: Task | None,
     config_file: str | None,
     vocab_file: Path,
+    command: str,
 ) -> None:
     """Writes what --export_onnx and --export_trtis ask for, checked against the same checkpoint.
 
@@ -45,6 +47,7 @@ def export_result(
         task: the data to check on; None: random tokens.
         config_file: the model's configuration, where that beside the checkpoint is not meant.
         vocab_file: put beside the model where none lies beside the checkpoint.
+        command: of the run, for the model's card.
 
     Raises UserError where a model cannot be made, cannot be written or fails its check; that one is not written.
     """
@@ -60,9 +63,10 @@ def export_result(
         backend=backend_name,
         predict_batch_size=settings.predict_batch_size,
         max_seq_length=settings.max_seq_length,
+        check_data=None if task is None else data_name(settings, task),
     )
     try:
-        written = _export(source, arguments, settings, choice, task)
+        written = _export(source, arguments, settings, choice, task, command)
     except CheckFailed as error:
         raise CheckFailed(
             f"{error}. The rest of the run is in its place; `python -m export onnx --checkpoint={checkpoint} "
@@ -73,11 +77,11 @@ def export_result(
 
 
 def _export(
-    source: Source, arguments: Arguments, settings: CommonSettings, choice: dict, task: Task | None
+    source: Source, arguments: Arguments, settings: CommonSettings, choice: dict, task: Task | None, command: str
 ) -> list[Path]:
     written = []
     if choice["onnx"] is not None:
-        written += export_as_told(source, arguments, choice["onnx"], task)
+        written += export_as_told(source, arguments, choice["onnx"], task, command=command)
     if choice["triton"] is not None:
         triton = TritonSettings(**choice["triton"])
         repository = Path(settings.output_dir) / REPOSITORY
@@ -85,10 +89,12 @@ def _export(
             fill = partial(copy_model, model_path(choice["onnx"]))
         else:
             final = triton.folder(repository) / MODEL_NAME
-            fill = partial(_export_into, source, arguments, task, final)
+            fill = partial(_export_into, source, arguments, task, final, command)
         written += place_version(repository, triton, fill)
     return written
 
 
-def _export_into(source: Source, arguments: Arguments, task: Task | None, final: Path, folder: Path) -> None:
-    export_as_told(source, arguments, folder, task, final)
+def _export_into(
+    source: Source, arguments: Arguments, task: Task | None, final: Path, command: str, folder: Path
+) -> None:
+    export_as_told(source, arguments, folder, task, final, command)

@@ -105,7 +105,10 @@ def compare_on_task(model: Predictor, reference: Predictor, task: Task, batch_si
     comparison = Comparison(0, 0.0, 0.0)
     for prediction_set in task.prediction_sets():
         features = prediction_set.features()
-        ours, expected = (predict_all(one, features, batch_size, longest, quiet=True) for one in (model, reference))
+        ours, expected = (
+            predict_all(one, features, batch_size, longest, bar=f"check the {name}")
+            for name, one in (("model", model), ("checkpoint", reference))
+        )
         for name in expected:
             for one, other, length in zip(ours[name], expected[name], features.lengths, strict=True):
                 differences.append(np.abs(one - other)[: None if task.head == CLASSIFICATION else length])

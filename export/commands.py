@@ -1,10 +1,12 @@
 """What the commands do: `onnx`, `check` and `triton`."""
 
+import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+from export.card import MakeCard, card_place, export_card
 from export.cpu import has_vnni
 from export.data import make_task, max_seq_length
 from export.flags import Arguments, parse_check_flags, parse_onnx_flags, parse_triton_flags
@@ -20,9 +22,12 @@ from export.triton import TritonSettings, copy_model, place_version
 from export.verdict import Verdict
 from export.verify import CheckSettings, installed_backend, verify
 from tasks.base import Task
+from training.script import recorded
+from twinquant.command_line import shown_command
 from twinquant.errors import UserError
 from twinquant.files import write_json_atomically
 from twinquant.messages import set_up_messages
+from twinquant.run_record import RunRecord
 
 logger = logging.getLogger("twinquant")
 
@@ -40,8 +45,23 @@ def run_onnx(argv: list[str]) -> int:
     say_notes(arguments)
     source = load_source(arguments["checkpoint"], arguments["task"], arguments["bert_config_file"])
     task = _make_task(arguments, source, arguments["check_data"], arguments["check_examples"])
-    print("\n".join(describe_files(export_as_told(source, arguments, arguments["output"], task))))
+    command = shown_command("python -m export onnx", argv)
+    with _recorded(argv, arguments):
+        written = export_as_told(source, arguments, arguments["output"], task, command=command)
+    print("\n".join(describe_files(written)))
     return 0
+
+
+@contextlib.contextmanager
+def _recorded(argv: list[str], arguments: Arguments) -> Iterator[None]:
+    """Keeps a record in the folder that the model gets, if it is one of its own; none where there is no model then."""
+    output = Path(arguments["output"])
+    record = RunRecord(output, "python -m export onnx", argv, arguments.values, writes=output.is_dir())
+    record.note(mode=arguments["quant_mode"] or arguments["precision"], backend=arguments["backend"])
+    with recorded(record):
+        record.enter("export")
+        yield
+        record.writes = True
 
 
 def run_triton(argv: list[str]) -> int:
@@ -85,14 +105,30 @@ def existing_model(model: str) -> Path:
 
 
 def export_as_told(
-    source: Source, arguments: Arguments, output: str | Path, task: Task | None, final: str | Path | None = None
+    source: Source,
+    arguments: Arguments,
+    output: str | Path,
+    task: Task | None,
+    final: str | Path | None = None,
+    command: str | None = None,
 ) -> list[Path]:
-    """Chooses the model's settings, writes it, and checks it on `task` or random tokens; see `export_model`."""
+    """Chooses the model's settings, writes it, and checks it on `task` or random tokens; see `export_model`.
+
+    `command`: the line that asked for it, for the card.
+    """
     settings = choose_settings(arguments, source)
     check = None
     if arguments["check"]:
         check = partial(_check_written, source=source, task=task, arguments=arguments, settings=settings)
-    return export_model(source, settings, output, check, final)
+    data = arguments["check_data"]
+    card = partial(
+        export_card,
+        source=source,
+        settings=settings,
+        command=command,
+        data=None if task is None or data is None else Path(data).name,
+    )
+    return export_model(source, settings, output, check, final, card)
 
 
 def describe_files(paths: list[Path]) -> list[str]:
@@ -106,6 +142,7 @@ def export_model(
     output: str | Path,
     check: Check | None = None,
     final: str | Path | None = None,
+    card: MakeCard | None = None,
 ) -> list[Path]:
     """Writes a model and the files beside it; returns their paths.
 
@@ -113,6 +150,7 @@ def export_model(
         output: a path that ends in .onnx, or a folder.
         check: given the model's temporary path; the model gets its name only if the verdict has no failures.
         final: where the caller will move what is written, for messages.
+        card: makes the card that is put beside the model; None: none is.
 
     Raises UserError where the ranges do not fit or the place cannot be written, CheckFailed where the check fails.
     """
@@ -134,6 +172,13 @@ def export_model(
         if verdict is not None and verdict.failures:
             name = model_path(final or output)
             raise CheckFailed(f"{name} was not written, it fails its check: {'; '.join(verdict.failures)}")
+        if card is not None:
+            place = card_place(path, in_its_folder=path != Path(output))
+            if place is None:
+                logger.info("no model card is written: %s is somebody else's", path.with_name(f"{path.stem}.md"))
+            else:
+                temporary.with_name(place.name).write_text(card(path, verdict), encoding="utf-8")
+                names = [place.name, *names]
         return publish(temporary, names, path, source)
 
 

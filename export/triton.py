@@ -14,12 +14,15 @@ from pathlib import Path
 
 import onnx
 
+from export.card import card_names
 from export.folder import COMPANION_NAMES, MODEL_NAME
 from export.metadata import Metadata
 from export.model_file import data_file_name
 from export.runtime import EXACT_WITHOUT_VNNI, read_model, session_entries
 from twinquant.errors import UserError
 from twinquant.files import atomic_folder, make_folder, write_bytes_atomically
+from twinquant.model_card import FILE as CARD_NAME
+from twinquant.model_card import is_ours
 
 logger = logging.getLogger("twinquant")
 
@@ -100,12 +103,15 @@ def place_version(repository: str | Path, settings: TritonSettings, fill: Callab
 
 
 def copy_model(model: Path, folder: Path) -> None:
-    """Copies an exported model, as model.onnx, with its data and the files beside it."""
+    """Copies an exported model, as model.onnx, with its data, its card and the files beside it."""
     shutil.copyfile(model, folder / MODEL_NAME)
     # The data keeps its name, which the model tells.
     for name in (data_file_name(model), *COMPANION_NAMES):
         if (model.parent / name).exists():
             shutil.copyfile(model.parent / name, folder / name)
+    card = next((place for place in card_names(model) if is_ours(place, model.name)), None)
+    if card is not None:
+        shutil.copyfile(card, folder / CARD_NAME)
 
 
 def model_config(model: Path, settings: TritonSettings) -> str:

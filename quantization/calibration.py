@@ -11,7 +11,7 @@ from fractions import Fraction
 import numpy as np
 
 from quantization.histogram import Histogram
-from quantization.numerics import QuantizerSettings
+from quantization.numerics import QuantizerSettings, fake_quantize
 from twinquant.errors import UserError
 
 METHODS = ("max", "percentile", "mse", "entropy")
@@ -167,6 +167,28 @@ def clipped_fraction(histogram: Histogram, amax: float) -> float:
         return 0.0
     above = histogram.edges()[:-1] >= amax
     return float(histogram.counts[above].sum() / histogram.total)
+
+
+def mean_squared_error(histogram: Histogram, amax: float, settings: QuantizerSettings = ACTIVATION) -> float:
+    """The mean of (x - fake_quantize(x))**2 over the observed values, every bin standing for its center.
+
+    0 for a histogram without values.
+    """
+    used = np.flatnonzero(histogram.counts)
+    if not len(used):
+        return 0.0
+    # The last bin reaches beyond what was seen.
+    centers = np.minimum((used + 0.5) * histogram.width, float(histogram.amax)).astype(np.float32)
+    errors = centers.astype(np.float64) - fake_quantize(centers, np.float32(amax), settings)
+    return float(np.average(errors**2, weights=histogram.counts[used]))
+
+
+def mean_square(histogram: Histogram) -> float:
+    """The mean of x**2 over the observed values, every bin standing for its center; 0 without values."""
+    if not histogram.total:
+        return 0.0
+    centers = (np.arange(len(histogram.counts)) + 0.5) * histogram.width
+    return float(np.average(centers**2, weights=histogram.counts))
 
 
 def _levels(settings: QuantizerSettings) -> int:

@@ -91,6 +91,13 @@ def scale_of(amax: npt.ArrayLike | None, settings: QuantizerSettings, name: str 
     return np.asarray(check_amax(amax, name) / np.float32(settings.qmax), dtype=np.float32)
 
 
+def largest_value(amax: npt.ArrayLike | None, settings: QuantizerSettings, name: str = "quantizer") -> np.ndarray:
+    """The magnitude above which values are clipped, float32: amax, or qmax * scale where the scale is fixed."""
+    if settings.fixed_scale is not None:
+        return np.asarray(np.float32(settings.qmax) * np.float32(settings.fixed_scale))
+    return check_amax(amax, name)
+
+
 def quantize(
     x: npt.ArrayLike, amax: npt.ArrayLike | None, settings: QuantizerSettings, name: str = "quantizer"
 ) -> np.ndarray:
@@ -145,10 +152,7 @@ def gradient_mask(
     x = np.asarray(x, dtype=np.float32)
     if settings.straight_through:
         return np.ones(x.shape, bool)
-    if settings.fixed_scale is not None:
-        limit = np.asarray(np.float32(settings.qmax) * np.float32(settings.fixed_scale))
-    else:
-        limit = _along_axis(check_amax(amax, name), x, settings, name)
+    limit = _along_axis(largest_value(amax, settings, name), x, settings, name)
     return np.asarray(np.abs(x) <= limit if settings.signed else (x >= 0) & (x <= limit))
 
 

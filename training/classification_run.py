@@ -33,8 +33,12 @@ class ClassificationRun(Run):
             self._load_best()
         if self.settings.quant_scheme == Q8BERT:
             path = Path(self.settings.output_dir) / FILE_NAME
-            self.processes.first(lambda: write_q8bert(path, self.as_checkpoint(), self.mode))
+            self.processes.first(lambda: self._write_q8bert(path))
             logger.info("saved %s, for --load_quantized_model", path)
+
+    def _write_q8bert(self, path: Path) -> None:
+        write_q8bert(path, self.as_checkpoint(), self.mode)
+        self._write_folder_card(Path(str(self.result)).name)
 
     def _load(self, source: str) -> Checkpoint:
         """Under --load_quantized_model the int8 file in the folder of that name, and nothing else."""

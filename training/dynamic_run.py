@@ -11,6 +11,7 @@ from training.flips import report_flips
 from training.prediction import model_inputs
 from twinquant.errors import UserError
 from twinquant.files import write_json_atomically
+from twinquant.model_card import write_card
 
 logger = logging.getLogger("twinquant")
 
@@ -42,7 +43,9 @@ class DynamicRun(ClassificationRun):
         fp32_scores = self.score(self.backend, output / "fp32", labeled_only=True)
         self.task.write_scores(fp32_scores, output / "fp32")
         parent = dict(self.task.predictions)
-        write_hugging_face(output / "fp32" / "model", self.as_checkpoint())
+        fp32 = self.as_checkpoint()
+        fp32.card = self.card("fp32/model", "fp32", fp32_scores)
+        write_hugging_face(output / "fp32" / "model", fp32)
 
         model = DynamicModel.from_tensors(
             self.config,
@@ -59,6 +62,7 @@ class DynamicRun(ClassificationRun):
         self._check_reloaded(model, DynamicModel.load(output / "int8"), batches[0])
         scores = self.score(model, output)
         self.task.write_scores(scores, output)
+        write_card(output / "int8", self.card("int8", "dynamic", scores))
         if not scores:
             return scores
         changes = report_flips(parent, self.task.predictions, SAME_WEIGHTS, output)

@@ -3,14 +3,17 @@
 import logging
 import math
 import signal
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from backends.base import Backend, Batch
 from checkpoints.checkpoint import Checkpoint
 from tasks.base import Features
+from training.events import TrainingCurves
 from training.interruption import Interrupted, SignalWatch
 from training.order import batch_indexes, padded_length, step_seed
 from training.prediction import model_inputs
@@ -54,15 +57,16 @@ class TrainingLoop:
         teacher: Backend | None = None,
         evaluate: Callable[[int], None] | None = None,
         processes: Processes = ALONE,
+        curves: TrainingCurves | None = None,
     ) -> None:
         """`as_checkpoint` gives the backend's weights with the config, ranges and vocabulary saved beside them.
 
         `evaluate` is called with the number of steps done, every `evaluate_steps` of them and after the last.
-        `processes` all run this loop; rank 0 saves.
+        `processes` all run this loop; rank 0 saves, and has `curves` where they are asked for.
         """
         self.backend, self.features, self.schedule = backend, features, schedule
         self.folder, self.settings, self.as_checkpoint, self.teacher = folder, settings, as_checkpoint, teacher
-        self.evaluate, self.processes = evaluate, processes
+        self.evaluate, self.processes, self.curves = evaluate, processes, curves
         if processes.size > settings.global_batch:
             raise UserError(f"{processes.size} processes share {settings.global_batch} rows a step: start fewer")
         backend.sum_gradients = processes.sum_gradients if processes.size > 1 else None
@@ -81,12 +85,17 @@ class TrainingLoop:
             Progress("train", settings.total_steps, "step", first_step, settings.log_steps) as progress,
         ):
             for step in range(first_step, settings.total_steps):
+                started = time.monotonic()
                 loss, received = self._together(self._step(step), watch.received)
+                seconds = time.monotonic() - started
                 if not math.isfinite(loss):
                     what = f"the loss or its gradient is not finite ({loss}) at step {step + 1}"
                     raise UserError(self._not_finite(what, saved))
                 progress.advance(1, f"loss {loss:.4f}, learning rate {self.schedule(step):.3g}")
                 done = step + 1
+                if self.curves is not None:
+                    clipped = partial(self._clipped_fractions, step)
+                    self.curves.step(done, loss, self.schedule(step), settings.global_batch, seconds, clipped)
                 epoch_ends = settings.steps_per_epoch > 0 and done % settings.steps_per_epoch == 0
                 due = done == settings.total_steps or done % settings.save_steps == 0 or epoch_ends
                 # Before the save: a run that is killed in between evaluates again when it resumes.
@@ -113,14 +122,25 @@ class TrainingLoop:
     def _step(self, step: int) -> float:
         """One step; returns this process's part of the mean loss."""
         settings, processes = self.settings, self.processes
-        parts = batch_indexes(
-            settings.seed, step, len(self.features), settings.global_batch, settings.batch_size,
-            processes.rank, processes.size,
-        )  # fmt: skip
+        parts = self._rows(step)
         batches = [self._batch(rows) for rows in parts]
         shares = [len(rows) / settings.global_batch for rows in parts]
         seed = step_seed(settings.seed, step, processes.rank)
         return self.backend.train_step(batches, self.schedule(step), seed, shares)
+
+    def _rows(self, step: int) -> list[np.ndarray]:
+        """The rows of this process's micro batches."""
+        settings, processes = self.settings, self.processes
+        return batch_indexes(
+            settings.seed, step, len(self.features), settings.global_batch, settings.batch_size,
+            processes.rank, processes.size,
+        )  # fmt: skip
+
+    def _clipped_fractions(self, step: int) -> dict[str, float]:
+        """Of the model after that step, on the step's first micro batch."""
+        rows = self._rows(step)[0]
+        length = padded_length(self.features.lengths[rows], self.settings.max_seq_length, False)
+        return self.backend.clipped_fractions(model_inputs(self.features.batch(rows, length)))
 
     def _together(self, loss: float, received: int | None) -> tuple[float, int]:
         """The mean loss, and the number of a signal that any process received, else 0: the same on all of them.

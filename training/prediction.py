@@ -26,6 +26,7 @@ def predict_all(
     pad_to_max_length: bool = False,
     quiet: bool = False,
     processes: Processes = ALONE,
+    bar: str | None = None,
 ) -> dict[str, list[np.ndarray]]:
     """Logits of every row, in the order of `features`.
 
@@ -35,6 +36,7 @@ def predict_all(
 
     Args:
         longest: max_seq_length, the length to pad to with `pad_to_max_length`.
+        bar: the name of a progress bar, in whose place a log has no lines; None: "predict", with lines.
 
     Returns:
         By output name, one float32 array per row: [padded length] of its batch, or [num_labels]; on rank 0. The other
@@ -46,7 +48,7 @@ def predict_all(
     check_same_features(features, processes)
     order = np.argsort(-features.lengths, kind="stable")
     outputs: dict[str, list[np.ndarray]] = {}
-    with Progress("predict", len(features), "row", quiet=quiet) as progress:
+    with Progress(bar or "predict", len(features), "row", quiet=quiet, lines=bar is None) as progress:
         starts = range(0, len(order), batch_size)
         for start in starts[processes.rank :: processes.size]:
             rows = order[start : start + batch_size]

@@ -30,7 +30,8 @@ def run_repeatedly(
     for seed in range(settings.seed, settings.seed + count):
         folder = Path(settings.output_dir) / f"seed-{seed}"
         logger.info("run with seed %d, in %s", seed, folder)
-        found[seed] = run(dataclasses.replace(settings, seed=seed, output_dir=str(folder)))
+        curves = settings.logging_dir and str(Path(settings.logging_dir) / folder.name)  # a folder is one run's curves
+        found[seed] = run(dataclasses.replace(settings, seed=seed, output_dir=str(folder), logging_dir=curves))
     if not writes:
         return {}
     summary = summarize(list(found.values()))

@@ -9,6 +9,7 @@ from quantization.histogram import Observer
 from quantization.ranges import calibration_report, select_ranges
 from training.calibration import find_ranges, observe
 from training.evaluations import Evaluations, describe_scores
+from training.events import FOLDER, EventFile, TrainingCurves, clipped_tags
 from training.loop import LoopSettings, TrainingLoop
 from training.prediction import Predictor, check_same_features, predict_all
 from training.run_model import RunModel
@@ -23,11 +24,13 @@ class Run(RunModel):
     """One call of a script: its settings, its task, its backend and the checkpoint it works on."""
 
     evaluations: Evaluations | None = None
+    events: EventFile | None = None  # on rank 0, with --tensorboard
 
     def execute(self) -> dict[str, float]:
         """Runs the phases that the flags ask for; returns the scores of the prediction, if there are any."""
         settings = self.settings
         make_folder(settings.output_dir)
+        self.record.save()
         self.resume_step = 0
         if settings.do_train:
             # From rank 0: the others need not read the whole file.
@@ -46,11 +49,21 @@ class Run(RunModel):
             self._check_export()
         record = Path(settings.output_dir) / "settings.json"
         self.processes.first(lambda: write_json_atomically(record, settings.to_dict()))
+        self.events = self.processes.first(self._open_events)
         if settings.do_calib and not self.resume_step:
+            self.record.enter("calibrate")
             self.calibrate()
         if settings.do_train:
+            self.record.enter("train")
             self.train()
-        return self.predict() if settings.predicts else {}
+        if self.events is not None:
+            self.events.close()
+        scores = {}
+        if settings.predicts:
+            self.record.enter("predict")
+            scores = self.predict()
+        self.record.note(checkpoint=self.result)
+        return scores
 
     def export(self) -> None:
         """Exports the model that the phases ended with, where the flags ask for it; rank 0 alone.
@@ -58,6 +71,7 @@ class Run(RunModel):
         Apart from `execute`, so that a model that cannot be exported, a UserError, costs none of the other results.
         """
         if self.settings.export is not None:
+            self.record.enter("export")
             self.processes.first(self._export)
 
     def calibrate(self) -> None:
@@ -74,9 +88,9 @@ class Run(RunModel):
             settings.calib_include_padding,
             self.processes,
         )
+        self.result = str(self.folder.path("calibrated"))
         self.processes.first(lambda: self._find_ranges(observer))
         self.ranges = self.processes.share_arrays(self.ranges, "ranges")
-        self.result = str(self.folder.path("calibrated"))
 
     def _find_ranges(self, observer: Observer) -> None:
         settings = self.settings
@@ -101,6 +115,22 @@ class Run(RunModel):
         report = calibration_report(self.ranges, clipped, method, self.config.num_hidden_layers, self.mode)
         write_json_atomically(Path(settings.output_dir) / "calibration.json", report)
         logger.info("saved %s and calibration.json", path)
+        if settings.calib_report is not None:
+            self._write_calibration_report(Path(settings.calib_report), observer, report)
+        if self.events is not None:
+            enabled = {scope for scope, entry in report["quantizers"].items() if entry["enabled"]}
+            self.events.write(0, clipped_tags({scope: clipped[scope] for scope in clipped if scope in enabled}))
+
+    def _write_calibration_report(self, folder: Path, observer: Observer, report: dict) -> None:
+        # matplotlib is needed only here.
+        from reports.calibration_numbers import calibration_numbers
+        from reports.calibration_page import write_calibration_report
+
+        settings, layers = self.settings, self.config.num_hidden_layers
+        numbers = calibration_numbers(observer, self.ranges, self.mode, layers, settings.percentile)
+        facts = {name: value for name, value in report.items() if name != "quantizers"}
+        page = write_calibration_report(folder, numbers, facts | {"percentile": settings.percentile})
+        logger.info("saved %s", page)
 
     def train(self) -> None:
         """Fine-tunes, fake-quantized under --if_quant, towards a teacher's logits under --distillation."""
@@ -145,12 +175,14 @@ class Run(RunModel):
             self._teacher(),
             self._evaluate,
             self.processes,
+            TrainingCurves(self.events, settings.log_freq, total) if self.events is not None else None,
         )
         if self.processes.is_first and not self.resume_step and self.folder.steps():
             logger.warning("--overwrite_output_dir: the training checkpoints of an earlier run are removed")
             self.folder.remove_all()
         self.evaluations = Evaluations(self.folder, self.task, self.resume_step)
         logger.info("training %d steps from step %d", total, self.resume_step)
+        self.record.note(training={"from_step": self.resume_step, "to_step": total})
         loop.run(self.resume_step)
         self.tensors = self.backend.tensors()
         self.ranges = self._ranges_now()
@@ -161,8 +193,14 @@ class Run(RunModel):
         self._quantize(self.checkpoint.source)
         folder = Path(self.settings.output_dir)
         scores = self.score(self.backend, folder)
-        self.processes.first(lambda: self.task.write_scores(scores, folder))
+        self.processes.first(lambda: self._write_scores(scores, folder))
         return scores
+
+    def _write_scores(self, scores: dict[str, float], folder: Path) -> None:
+        self.task.write_scores(scores, folder)
+        # Not of a model that another run made and described.
+        if self.settings.do_train or self.settings.do_calib:
+            self.write_card(Path(str(self.result)).name, scores)
 
     def predict_checkpoints(self) -> dict[str, float]:
         """Scores every checkpoint of the output folder; the names of the scores end in `_<step>`."""
@@ -215,8 +253,21 @@ class Run(RunModel):
 
     def _evaluate(self, step: int) -> None:
         scores = self.score(self.backend, None, labeled_only=True)
+        self.scored = (self.folder.path(step).name, scores)
+        if self.events is not None and scores:
+            self.events.write(step, {f"eval/{name}": value for name, value in scores.items()})
         if self.evaluations is not None:
             self.processes.first(partial(self.evaluations.add, step, scores, self.as_checkpoint))
+
+    def _open_events(self) -> EventFile | None:
+        """A run that is resumed replaces the points after the checkpoint that it goes on from, a new one all."""
+        settings = self.settings
+        if not settings.tensorboard or (self.resume_step and self.resume_step >= self._total_steps()):
+            return None
+        folder = settings.logging_dir or Path(settings.output_dir) / FOLDER
+        file = EventFile(folder, self.resume_step + 1 if self.resume_step else 0)
+        logger.info("curves for TensorBoard: tensorboard --logdir %s", folder)
+        return file
 
     def _evaluate_steps(self) -> int:
         """Steps between two evaluations during training; 0: none."""
@@ -247,4 +298,5 @@ class Run(RunModel):
             self.task.first_examples((settings.export or {})["check_examples"]) if has_data else None,
             settings.bert_config_file if self.result == self.start else None,
             self.vocab_file,
+            self.record.values["command"],
         )

@@ -15,8 +15,10 @@ from quantization.exclusion import exclude
 from quantization.modes import Mode, custom_mode, get_mode
 from quantization.ranges import select_ranges
 from tasks.base import Task
+from training.cards import checkpoint_card
+from training.evaluations import BEST
 from training.initialization import complete_tensors, random_checkpoint
-from training.processes import ALONE, Processes
+from training.processes import Processes
 from training.resume import (
     PROCESSES,
     describe_change,
@@ -29,6 +31,8 @@ from training.saves import RunFolder
 from training.schedule import number_of_steps
 from training.start import config_of, config_with_labels, start_of, vocab_file_of
 from training.teacher import teacher_config
+from twinquant.model_card import make_card, write_card
+from twinquant.run_record import RunRecord
 from twinquant.settings import CommonSettings
 
 logger = logging.getLogger("twinquant")
@@ -45,17 +49,26 @@ class RunModel:
     resume_step: int  # 0: from the start
 
     def __init__(
-        self, settings: CommonSettings, backend_name: str, make_task: TaskFactory, processes: Processes = ALONE
+        self,
+        settings: CommonSettings,
+        backend_name: str,
+        make_task: TaskFactory,
+        processes: Processes,
+        record: RunRecord,
     ) -> None:
         """Reads the checkpoint, the config and the vocabulary; the frameworks are not imported yet.
 
         Args:
             make_task: builds the task from the model's config and vocabulary file.
             processes: all of them make the same calls; only rank 0 writes into the output folder.
+            record: is told the phases.
         """
+        self.record = record
+        record.enter("load")
         self.settings, self.backend_name, self.processes = settings, backend_name, processes
         self.started_with = processes.size  # the number of processes that training was started with
-        self.folder = RunFolder(settings.output_dir, backend_name, settings.keep_checkpoints)
+        self.folder = RunFolder(settings.output_dir, backend_name, settings.keep_checkpoints, self.card)
+        self.scored: tuple[str, dict[str, float]] = ("", {})  # the checkpoint that was scored last, and its scores
         start = processes.share(start_of(settings) if processes.is_first else None, "start")
         self.checkpoint = self._load(start) if start else Checkpoint(tensors={}, source="random weights")
         # The checkpoint of the model in hand, which is exported: that of the start until one is saved.
@@ -69,6 +82,39 @@ class RunModel:
             self.mode = exclude(self.mode, settings.quant_exclude, self.config.num_hidden_layers)
             logger.info("left in float by --quant_exclude: %s", ", ".join(sorted(self.mode.excluded)))
         self.ranges = dict(self.checkpoint.ranges)
+        record.note(start=self.checkpoint.source, mode=self.mode_name)
+
+    @property
+    def mode_name(self) -> str:
+        """What the run quantizes to, for records: the mode, "dynamic", or "fp32"."""
+        settings = self.settings
+        if getattr(settings, "quant_scheme", "static") == "dynamic":
+            return "dynamic"
+        return self.mode.name if settings.if_quant or settings.do_calib else "fp32"
+
+    def card(self, name: str, mode: str | None = None, scores: dict[str, float] | None = None) -> str:
+        """The model card of a checkpoint of this run; its scores, if given none, where it was the last to be scored."""
+        settings = self.settings
+        if scores is None:
+            # The best is saved at once when it has been scored, under the name of its step.
+            scores = self.scored[1] if self.scored[0] == name or name.endswith(f"-{BEST}") else {}
+        mode = mode or ("fp32" if self.mode_name == "dynamic" else self.mode_name)
+        if settings.do_calib and settings.do_train and not settings.if_quant and not name.endswith("-calibrated"):
+            mode = "fp32"
+        start, command = settings.init_checkpoint or "random weights", self.record.values["command"]
+        card = checkpoint_card(name, settings, self.config, self.task, mode, self.backend_name, start, command, scores)
+        return make_card(card)
+
+    def write_card(self, name: str, scores: dict[str, float]) -> None:
+        """Puts scores into the card of a checkpoint that this run wrote."""
+        self.scored = (name, scores)
+        self.folder.write_card(self.folder.folder / name)
+        if self.settings.dialect == "pytorch" or self.mode.learns_ranges:
+            self._write_folder_card(name)
+
+    def _write_folder_card(self, name: str) -> None:
+        """The card beside a model in the output folder itself: the twin's file, or q8bert's int8 file."""
+        write_card(self.folder.folder, self.card(name))
 
     def _ranges_now(self) -> dict[str, np.ndarray]:
         """The ranges that belong to the backend's weights: where training finds them, those alone."""
@@ -170,7 +216,9 @@ class RunModel:
         )
         self.backend = self._make_backend(self.config, distillation)
         self.backend.load(self.tensors)
-        logger.info("%s", self.backend.describe_device())
+        device = self.backend.describe_device()
+        self.record.note(device=device)
+        logger.info("%s", device)
 
     def _complete_tensors(self, checkpoint: Checkpoint, config: BertConfig, new_head_allowed: bool):
         task = self.task
@@ -220,3 +268,4 @@ class RunModel:
         """In the PyTorch twin's dialect, its pytorch_model.bin with `_amax` buffers, which its commands go on from."""
         if self.settings.dialect == "pytorch":
             write_fastertransformer(Path(self.settings.output_dir) / "pytorch_model.bin", self.as_checkpoint())
+            self._write_folder_card(Path(str(self.result)).name)

@@ -3,7 +3,7 @@
 import json
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from checkpoints.hugging_face import write_hugging_face
 from checkpoints.tf_checkpoint import write_tf_checkpoint
 from twinquant.errors import UserError
 from twinquant.files import remove_folder, remove_temporaries, write_bytes_atomically
+from twinquant.model_card import write_card
 
 logger = logging.getLogger("twinquant")
 
@@ -35,8 +36,9 @@ class TrainingState:
 class RunFolder:
     """`model.ckpt-<step>` and `model.ckpt-calibrated` in an output folder, in the form the backend writes."""
 
-    def __init__(self, folder: str | Path, backend: str, keep: int) -> None:
-        self.folder, self.backend, self.keep = Path(folder), backend, keep
+    def __init__(self, folder: str | Path, backend: str, keep: int, card: Callable[[str], str] | None = None) -> None:
+        """`card` makes the model card of the checkpoint of that name; None: no cards are written."""
+        self.folder, self.backend, self.keep, self.card = Path(folder), backend, keep, card
 
     def path(self, label: int | str) -> Path:
         """Prefix of the bundle (TensorFlow) or folder (PyTorch) of that step or name."""
@@ -59,6 +61,9 @@ class RunFolder:
         `latest`: name it in the `checkpoint` file, as the one that a prediction takes.
         """
         path = self.path(label)
+        # Bundles share a folder, and its card is that of the newest.
+        if self.card is not None and (latest or self.backend == "pytorch"):
+            checkpoint.card = self.card(path.name)
         if state is not None:
             self._write_state(path, state)
         if self.backend == "tensorflow":
@@ -68,6 +73,12 @@ class RunFolder:
         if latest:
             self.mark_latest(label)
         return path
+
+    def write_card(self, path: Path) -> None:
+        """Writes the card of a checkpoint anew that is there, when more is known of it; none where it is not there."""
+        place = path if self.backend == "pytorch" else self.folder
+        if self.card is not None and place.is_dir():
+            write_card(place, self.card(path.name))
 
     def mark_latest(self, label: int | str) -> None:
         """Names that checkpoint in the `checkpoint` file, then removes the oldest steps beyond `keep`."""

@@ -1,11 +1,12 @@
 """What the scripts at the root have in common: the start and the end of a run, alone or as one of several processes."""
 
+import contextlib
 import logging
 import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from backends.collectives import ProcessLost
@@ -14,10 +15,12 @@ from training.interruption import Interrupted
 from training.launch import launch, started_processes
 from training.processes import PeerFailed, Processes
 from training.watchdog import EXIT_CODE
+from twinquant.errors import UserError
 from twinquant.flag_rules import resolve_backend
 from twinquant.main import SPEAKING_SECONDS, run_main
 from twinquant.memory import keep_freed_memory
 from twinquant.messages import rank_of_launch, set_up_messages
+from twinquant.run_record import FAILED, FINISHED, INTERRUPTED, RunRecord
 from twinquant.settings import CommonSettings
 
 logger = logging.getLogger("twinquant")
@@ -39,13 +42,59 @@ def begin(settings: CommonSettings) -> tuple[str, Processes]:
     return backend, processes
 
 
-def until_interrupted(work: Callable[[], dict[str, Any]]) -> tuple[int, dict[str, Any]]:
-    """The exit code and the scores of `work`; after SIGTERM or Ctrl-C the signal's exit code and no scores."""
+def record_of(
+    settings: CommonSettings, program: str, argv: Sequence[str], backend: str, processes: Processes
+) -> RunRecord:
+    """The record of this run, for run.json in its output folder; of several processes rank 0 writes it."""
+    return RunRecord(
+        settings.output_dir,
+        program,
+        argv,
+        settings.to_dict(),
+        {"backend": backend, "processes": processes.size},
+        writes=processes.is_first,
+    )
+
+
+@contextlib.contextmanager
+def recorded(record: RunRecord) -> Iterator[RunRecord]:
+    """Closes the record when the block ends, with what ended it."""
     try:
-        return 0, work()
+        yield record
+    except Interrupted as error:
+        record.close(INTERRUPTED, str(error), error.exit_code)
+        raise
+    except KeyboardInterrupt:
+        record.close(INTERRUPTED, "Ctrl-C", 130)
+        raise
+    except UserError as error:
+        record.close(FAILED, str(error), 2)
+        raise
+    except PeerFailed as error:
+        record.close(FAILED, str(error), error.exit_code)
+        raise
+    except ProcessLost as error:
+        record.close(FAILED, f"lost the other processes: {error}", EXIT_CODE)
+        raise
+    except BaseException as error:
+        record.close(FAILED, f"{type(error).__name__}: {error}", 1)
+        raise
+    record.close(FINISHED)
+
+
+def until_interrupted(work: Callable[[], dict[str, Any]], record: RunRecord) -> tuple[int, dict[str, Any]]:
+    """The exit code and the scores of `work`; after SIGTERM or Ctrl-C the signal's exit code and no scores.
+
+    Both are noted in the record, which is closed by an interruption.
+    """
+    try:
+        scores = work()
     except Interrupted as interruption:
         logger.warning("%s", interruption)
+        record.close(INTERRUPTED, str(interruption), interruption.exit_code)
         return interruption.exit_code, {}
+    record.note(results=dict(scores))
+    return 0, scores
 
 
 def run_script(main: Callable[[Sequence[str]], int | None], program: str, argv: Sequence[str] | None = None) -> int:

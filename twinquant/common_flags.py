@@ -6,6 +6,7 @@ Hugging Face's 2.x scripts are aliases where the meaning is the same.
 
 from quantization.modes import MODE_NAMES
 from twinquant.flags import Flag
+from twinquant.tensorboard_flags import TENSORBOARD_FLAGS
 
 CALIBRATION_METHODS = ("max", "percentile", "mse", "entropy")
 
@@ -47,6 +48,8 @@ CALIBRATION_FLAGS = (
          within="(0, 100]", metavar="PERCENT"),
     Flag("calib_include_padding", bool, False, "calibration", "Count padding positions in the ranges too, as the "
          "originals did."),
+    Flag("calib_report", str, None, "calibration", "A folder for a page (index.html) with every quantizer's "
+         "histogram, the ranges that each method would choose, and what they clip and cost.", metavar="FOLDER"),
 )
 
 TRAINING_FLAGS = (
@@ -132,6 +135,7 @@ RUNTIME_FLAGS = (
          within="[1, inf)"),
     Flag("json_summary", str, None, "runtime", "A file to which the results are written too, as JSON.",
          metavar="FILE"),
+    *TENSORBOARD_FLAGS,
     Flag("disable_progress_bar", bool, False, "runtime", "Show no progress bars."),
     Flag("verbose_logging", bool, False, "runtime", "Log more: details of the answers' projection onto the text."),
 )

@@ -188,9 +188,15 @@ def check_distillation(parsed: ParsedFlags) -> None:
 
 def note_idle_phases(parsed: ParsedFlags, flags: Sequence[Flag]) -> None:
     """Say which settings of calibration, distillation and half precision were given where these are off."""
-    calibration = {"calib_batch", "calib_method", "percentile", "calib_include_padding"}
+    calibration = {"calib_batch", "calib_method", "percentile", "calib_include_padding", "calib_report"}
     note_idle_flags(parsed, flags, "do_calib", calibration)
-    if parsed.values["do_calib"] and parsed.given("percentile") and parsed.values["calib_method"] != "percentile":
+    report = parsed.values["calib_report"]
+    if parsed.values["do_calib"] and report is not None and find_spec("matplotlib") is None:
+        raise UserError(
+            "--calib_report needs the package matplotlib, not installed; pip install '.[export]' installs it."
+        )
+    percentile_shown = parsed.values["calib_method"] == "percentile" or report is not None
+    if parsed.values["do_calib"] and parsed.given("percentile") and not percentile_shown:
         parsed.notes.append(
             f"note: --percentile has no effect with {parsed.spelling('calib_method')}={parsed.values['calib_method']}."
         )

@@ -32,6 +32,7 @@ from twinquant.model_files import check_checkpoint, check_weights_given, find_mo
 from twinquant.old_flags import OLD_FLAGS, TRAINER_FLAGS
 from twinquant.quantization_flags import choose_quantization, choose_scheme
 from twinquant.settings import CommonSettings, kept_values
+from twinquant.tensorboard_flags import choose_tensorboard
 
 PROGRAM = "run_glue.py"
 HELP_HEAD = r"""
@@ -287,6 +288,7 @@ def parse_glue_flags(argv: Sequence[str]) -> GlueSettings:
     export = choose_export(parsed, predicts, custom_mode)
     check_training(parsed)
     check_distillation(parsed)
+    choose_tensorboard(parsed)
     note_precision_and_optimizer(parsed)
     choose_saving(parsed)
     evaluate_steps, evaluate_per_epoch = choose_evaluation(parsed)

@@ -108,9 +108,7 @@ TRAINER_FLAGS = (
     _unused("save_only_model", bool, False, "the optimizer's state is saved too, so that a run can go on"),
     _unused("resume_from_checkpoint", str, None, "a run that finds its own checkpoints in --output_dir goes on from "
             "the newest; --overwrite_output_dir starts anew"),
-    _unused("report_to", list, (), _REPORT),
     _unused("run_name", str, None, _REPORT),
-    _unused("logging_dir", str, None, _REPORT),
     _unused("logging_strategy", str, "steps", f"{_REPORT}, every --log_freq updates"),
     _unused("logging_first_step", bool, False, f"{_REPORT}, every --log_freq updates"),
     _unused("log_level", str, "passive", "--verbose_logging logs more"),

@@ -33,6 +33,7 @@ class CommonSettings:
     calib_method: str
     percentile: float
     calib_include_padding: bool
+    calib_report: str | None = None  # a folder
 
     do_train: bool
     train_batch_size: int  # per step and process
@@ -75,6 +76,8 @@ class CommonSettings:
     cache_dir: str | None
     overwrite_cache: bool
     log_freq: int
+    tensorboard: bool = False
+    logging_dir: str | None = None  # for event files; None: a folder in output_dir
     json_summary: str | None
     disable_progress_bar: bool
     verbose_logging: bool

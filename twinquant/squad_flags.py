@@ -30,6 +30,7 @@ from twinquant.model_files import (
 from twinquant.old_flags import OLD_FLAGS, USE_TRT
 from twinquant.quantization_flags import choose_quantization
 from twinquant.settings import CommonSettings, kept_values
+from twinquant.tensorboard_flags import choose_tensorboard
 
 PROGRAM = "run_squad.py"
 HELP_HEAD = r"""
@@ -161,6 +162,7 @@ def parse_squad_flags(argv: Sequence[str]) -> SquadSettings:
     check_training(parsed)
     note_model_type(parsed)
     check_distillation(parsed)
+    choose_tensorboard(parsed)
     _check_lengths(parsed)
     _note_idle(parsed)
     if parsed.values["output_dir"] is None:

@@ -94,6 +94,18 @@ class PyTorchBackend(Backend):
         finally:
             self.quantization.observer = None
 
+    def clipped_fractions(self, batch: Batch) -> dict[str, float]:
+        self.settings.training, self.quantization.learning, self.quantization.exact = False, False, False
+        counter = self.quantization.counter = self.quantization.new_counter()
+        self.quantization.lengths = batch["input_mask"].sum(1)
+        try:
+            with torch.inference_mode():
+                inputs = self._inputs(batch)
+                self.model(inputs["input_ids"], inputs["input_mask"], inputs["segment_ids"])
+        finally:
+            self.quantization.counter = None
+        return counter.fractions()
+
     def set_ranges(self, ranges: Mapping[str, np.ndarray]) -> None:
         self.quantization.set_ranges(ranges)
 

@@ -125,6 +125,8 @@ class AveragingQuantizer(FollowingQuantizer):
 class Quantization(QuantizationState):
     """The quantizers of a model."""
 
+    channel_axis = 0
+
     def fixed(self, settings: QuantizerSettings, amax: np.ndarray) -> Quantizer:
         return Quantizer(settings, amax, self.device)
 

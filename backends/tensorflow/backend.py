@@ -93,6 +93,17 @@ class TensorFlowBackend(Backend):
         finally:
             self.quantization.observer = None
 
+    def clipped_fractions(self, batch: Batch) -> dict[str, float]:
+        self.settings.training, self.quantization.learning, self.quantization.exact = False, False, False
+        counter = self.quantization.counter = self.quantization.new_counter()
+        self.quantization.lengths = batch["input_mask"].sum(1)
+        try:
+            with tf.device(self.device):
+                self._logits(self._inputs(batch))
+        finally:
+            self.quantization.counter = None
+        return counter.fractions()
+
     def set_ranges(self, ranges: Mapping[str, np.ndarray]) -> None:
         self.quantization.set_ranges(ranges)
 

@@ -100,6 +100,8 @@ class AveragingQuantizer(FollowingQuantizer):
 class Quantization(QuantizationState):
     """The quantizers of a model."""
 
+    channel_axis = 1
+
     def fixed(self, settings: QuantizerSettings, amax: np.ndarray) -> Quantizer:
         return Quantizer(settings, amax, self.device)
 

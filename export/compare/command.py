@@ -11,9 +11,8 @@ from export.compare import unfinished
 from export.compare.accuracy import Accuracy, measure_accuracy
 from export.compare.flags import parse_compare_flags
 from export.compare.latency import full_batch, parse_shapes, parse_threads, shape_name
-from export.compare.machine import describe_machine
 from export.compare.measure import Processes, measure_answers, measure_latencies
-from export.compare.page import make_page, page_problem
+from export.compare.page import make_page
 from export.compare.prepare import prepare_row
 from export.compare.process import RowProcess
 from export.compare.report import Report, choose_baseline, find_row, make_report
@@ -22,8 +21,10 @@ from export.compare.table import markdown_report, table_lines, words
 from export.data import make_task, max_seq_length
 from export.flags import DATA_FLAGS, Arguments
 from export.source import Source, load_source
+from reports.html import drawing_problem
 from tasks.base import Task
 from twinquant.files import make_folder, write_files_atomically, write_json_atomically
+from twinquant.machine import describe_machine
 from twinquant.messages import set_up_messages
 
 logger = logging.getLogger("twinquant")
@@ -35,7 +36,7 @@ def run_compare(argv: list[str]) -> int:
     set_up_messages(verbose=False)
     for note in arguments.notes:
         logger.info("%s", note)
-    problem = page_problem()
+    problem = drawing_problem()
     if problem:
         logger.warning("warning: there will be no report.html: %s", problem)
     output = Path(arguments["output"])

@@ -1,6 +1,5 @@
 """How long a prediction takes: rows take turns, so that what slows the machine down slows all of them."""
 
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ import numpy as np
 from backends.base import Batch
 from export.compare.process import RowError
 from twinquant.errors import UserError
+from twinquant.machine import available_cores
 
 
 @dataclass
@@ -69,11 +69,6 @@ def parse_threads(words: Sequence[str]) -> list[int]:
         if not word.isdigit() or int(word) < 1:
             raise UserError(f"--threads: found {word!r}, expected whole numbers of at least 1")
     return sorted({int(word) for word in words})
-
-
-def available_cores() -> int:
-    """Number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def shape_name(shape: tuple[int, int]) -> str:

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from backends.base import Batch
 from export.compare.accuracy import Accuracy, agreement
 from export.compare.latency import Latency, measure_rounds, shape_name
-from export.compare.machine import memory_bytes
 from export.compare.process import RowError, RowProcess
 from export.compare.rows import Row
+from twinquant.machine import memory_bytes
 
 logger = logging.getLogger("twinquant")
 

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from export.compare.machine import machine_lines
 from export.compare.report import Report
+from twinquant.machine import machine_lines
 
 NOTHING = "–"
 Values = dict[str, Any]  # a row of the report

@@ -88,7 +88,7 @@ def test_an_export_alone(workplace: Path) -> None:
     version = workplace / "out/trtis_models/bert/1"
     assert (version / "model.onnx").read_bytes() == (workplace / "c.onnx").read_bytes()
     assert sorted(path.name for path in version.iterdir()) == [
-        "config.json", "model.onnx", "tokenizer_config.json", "vocab.txt",
+        "README.md", "config.json", "model.onnx", "tokenizer_config.json", "vocab.txt",
     ]  # fmt: skip
     # Without --init_checkpoint: the newest of the folder, as for a prediction.
     assert "exporting out/model.ckpt-2: fp32" in succeed(*words, "--export_onnx=o", cwd=workplace).err

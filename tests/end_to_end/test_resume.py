@@ -27,6 +27,7 @@ from small_runs import (
 )
 
 from training.saves import RunFolder
+from twinquant.run_record import read_records
 
 STEPS = 60  # enough that a busy machine does not finish them before a signal arrives
 # Calibration, then QAT with dropout: everything that a resumed run must take up again.
@@ -166,10 +167,14 @@ def test_killed_before_the_state_file_is_written(site: Site, monkeypatch: pytest
 
 def test_a_finished_run_started_again_only_predicts(site: Site) -> None:
     output = site.folder / "unbroken"
-    before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
+
+    def content() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in output.rglob("*") if path.is_file() and path.name != "run.json"}
+
+    before, runs = content(), len(read_records(output / "run.json"))
     outcome = site.finish("unbroken")
     assert "training is complete" in outcome.err and not outcome.losses and "calibrate:" not in outcome.err
-    assert {path: path.read_bytes() for path in output.rglob("*") if path.is_file()} == before
+    assert content() == before and len(read_records(output / "run.json")) == runs + 1
     assert outcome.scores == json.loads((output / "eval_results.json").read_text())
 
 

@@ -15,12 +15,12 @@ from export.compare.latency import (
     parse_threads,
     ratio,
 )
-from export.compare.machine import describe_machine
 from export.compare.process import RowError
 from export.compare.report import choose_baseline, make_report
 from export.compare.rows import KINDS, Row, checkpoint_names, select_rows
 from export.compare.table import table_lines, words
 from twinquant.errors import UserError
+from twinquant.machine import describe_machine
 
 
 class Clock:

@@ -156,7 +156,6 @@ def test_own_files_of_transformers_5(glue, tmp_path):
     assert (settings.evaluate_steps, settings.evaluate_per_epoch, settings.warmup_steps) == (20, False, None)
     for text in (
         "--metric_for_best_model has no effect: the best checkpoint is the one with the best main score of the task",
-        "--report_to has no effect",
         "--use_fast_tokenizer has no effect",
         "--bf16 is taken as --use_fp16",
         "--save_strategy=epoch: a checkpoint is saved at the end of every epoch",

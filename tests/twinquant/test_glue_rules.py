@@ -274,7 +274,7 @@ class TestModelOfAnEvaluationAlone:
         (["--optim=adamw_torch"], "--optim=adamw_torch has no effect: the optimizer is AdamW"),
         (["--use_fast_tokenizer=False"], "--use_fast_tokenizer has no effect"),
         (["--greater_is_better=False"], "--greater_is_better has no effect"),
-        (["--report_to", "tensorboard", "wandb"], "--report_to has no effect: results and losses go to the log"),
+        (["--report_to", "none", "wandb"], "--report_to wandb has no effect: results and losses go to the log"),
     ],
 )
 def test_the_trainers_arguments_are_noted(glue, argv, text):

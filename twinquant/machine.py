@@ -1,4 +1,4 @@
-"""What the numbers were measured on: processor, memory, system, versions."""
+"""What a run or a measurement was made on: processor, memory, system, versions."""
 
 import os
 import platform
@@ -6,7 +6,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from export.compare.latency import available_cores
 from export.cpu import has_vnni
 
 PACKAGES = ("twinquant", "torch", "tensorflow", "onnxruntime", "onnx", "openvino", "numpy")
@@ -31,9 +30,14 @@ def describe_machine(cpuinfo: str | Path = "/proc/cpuinfo") -> dict[str, Any]:
         "memory_bytes": memory_bytes(),
         "system": platform.platform(),
         "python": platform.python_version(),
-        "versions": {name: found for name in PACKAGES if (found := _version(name)) is not None},
+        "versions": installed_versions(),
         "load_before": _load(),
     }
+
+
+def available_cores() -> int:
+    """Number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def memory_bytes() -> int | None:
@@ -42,6 +46,11 @@ def memory_bytes() -> int | None:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError, AttributeError):
         return None
+
+
+def installed_versions() -> dict[str, str]:
+    """The versions of the installed ones among the packages that shape a result."""
+    return {name: found for name in PACKAGES if (found := _version(name)) is not None}
 
 
 def machine_lines(machine: dict[str, Any]) -> list[str]:
