@@ -16,7 +16,8 @@ Place = Callable[[int], str]
 """Gives the place of a row for messages: "dev.tsv, line 7"."""
 
 _LARGEST = float(np.finfo(np.float32).max)
-_WHOLE = re.compile(r"[+-]?\d+", re.ASCII)
+# More digits than any class is numbered with are a name: Python converts only some thousands of them.
+_WHOLE = re.compile(r"[+-]?\d{1,18}", re.ASCII)
 
 
 def class_indexes(labels: Sequence[str], names: Sequence[str], at: Place, known_from: str = "") -> np.ndarray:

@@ -50,6 +50,8 @@ def _read_pairs(path: str) -> list[tuple[str, Any]]:
         raise UserError(f"{path} cannot be read: {error.strerror}.") from None
     except ValueError as error:
         raise UserError(f"{path} is not a JSON file of arguments: {error}.") from None
+    except RecursionError:
+        raise UserError(f"{path} is not a JSON file of arguments: it is nested too deeply.") from None
     if not isinstance(content, tuple):
         raise UserError(f"{path} must hold a JSON object of arguments, found a {type(content).__name__}.")
     return list(content)
