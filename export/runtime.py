@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from backends.base import OUTPUT_NAMES
+from export.integrity import check_graph
 from export.metadata import Metadata, read_metadata
 from twinquant.errors import UserError
 
@@ -39,6 +41,7 @@ def read_model(path: str | Path) -> tuple[onnx.ModelProto, Metadata]:
     del data
     if not proto.HasField("graph") or not proto.graph.node:
         raise UserError(f"{path} is no ONNX model: it holds no graph")
+    check_graph(proto, str(path))
     return proto, read_metadata({entry.key: entry.value for entry in proto.metadata_props}, str(path))
 
 
@@ -68,8 +71,12 @@ def session_options(metadata: Metadata, threads: int = 0):
     return options
 
 
-def open_session(path: str | Path, options):
-    """An onnxruntime session on the CPU; UserError where onnxruntime is missing or cannot load the model."""
+def open_session(path: str | Path, options, called: str | Path | None = None):
+    """An onnxruntime session on the CPU; UserError where onnxruntime is missing or cannot load the model.
+
+    Args:
+        called: the file that a message names, where `path` is made from it.
+    """
     try:
         import onnxruntime
     except ImportError as error:
@@ -78,7 +85,19 @@ def open_session(path: str | Path, options):
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions share no public class
         reason = str(error).strip().splitlines()
-        raise UserError(f"onnxruntime cannot load {path}: {reason[0] if reason else type(error).__name__}") from error
+        raise UserError(
+            f"onnxruntime cannot load {called or path}: {reason[0] if reason else type(error).__name__}"
+        ) from error
+
+
+def run_session(session, batch: Mapping[str, np.ndarray], path: str | Path) -> list[np.ndarray]:
+    """What a session of the model `path` gives for a batch; UserError where onnxruntime cannot run it."""
+    try:
+        outputs: list[np.ndarray] = session.run(None, model_feeds(batch))
+    except Exception as error:  # onnxruntime's exceptions share no public class
+        reason = str(error).strip().splitlines()
+        raise UserError(f"onnxruntime cannot run {path}: {reason[0] if reason else type(error).__name__}") from error
+    return outputs
 
 
 def model_feeds(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -91,9 +110,13 @@ class OnnxPredictor:
     """Predicts with a model file; see `training.prediction.Predictor`."""
 
     def __init__(self, path: str | Path, metadata: Metadata, threads: int = 0) -> None:
+        self.path = path
         self.session = open_session(path, session_options(metadata, threads))
         self.outputs = [output.name for output in self.session.get_outputs()]
+        expected = list(OUTPUT_NAMES[metadata["head"]])
+        if self.outputs != expected:
+            raise UserError(f"{path} gives {', '.join(self.outputs)}, expected {', '.join(expected)}")
 
     def predict(self, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Logits by name, float32, for int32 input_ids, input_mask and segment_ids [B, S]."""
-        return dict(zip(self.outputs, self.session.run(None, model_feeds(batch)), strict=True))
+        return dict(zip(self.outputs, run_session(self.session, batch, self.path), strict=True))

@@ -9,6 +9,7 @@ from twinquant.errors import UserError
 from twinquant.messages import rank_of_launch
 
 SPEAKING_SECONDS = 1.5
+LONGEST_LINE = 2000
 
 
 def run_main(function: Callable[[Sequence[str]], int | None], program: str, argv: Sequence[str] | None = None) -> int:
@@ -27,8 +28,7 @@ def run_main(function: Callable[[Sequence[str]], int | None], program: str, argv
             # Most errors are met by all processes. Rank 0 is given the time to speak for all, and mpirun to end them.
             time.sleep(SPEAKING_SECONDS)
         where = f"rank {rank}: " if rank > 0 else ""
-        # One line, also where a sentence quotes a value that has line breaks.
-        print(f"{program}: error: {where}{' '.join(str(error).split())}", file=sys.stderr, flush=True)
+        print(f"{program}: error: {where}{one_line(str(error))}", file=sys.stderr, flush=True)
         return 2
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr, flush=True)
@@ -38,3 +38,12 @@ def run_main(function: Callable[[Sequence[str]], int | None], program: str, argv
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     return 0 if code is None else code
+
+
+def one_line(sentence: str) -> str:
+    """A sentence as one line of at most LONGEST_LINE characters, also where it quotes a value of any length."""
+    line = " ".join(sentence.split())
+    if len(line) <= LONGEST_LINE:
+        return line
+    left_out = len(line) - LONGEST_LINE
+    return f"{line[: LONGEST_LINE // 2]} [{left_out} characters left out] {line[-LONGEST_LINE // 2 :]}"
