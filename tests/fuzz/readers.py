@@ -12,6 +12,7 @@ from damage import BYTES, JSON, SAFETENSORS, TEXT, change_protobuf, change_table
 from tiny_bert import tiny_config
 from tiny_exports import exported, int8, tiny_checkpoint, tiny_source
 
+from backends import create_backend
 from checkpoints.checkpoint import load_checkpoint, match
 from checkpoints.config import BertConfig
 from checkpoints.fastertransformer import write_fastertransformer
@@ -118,7 +119,10 @@ def read_dynamic(folder: Path) -> None:
 
 def make_state(folder: Path) -> None:
     checkpoint = _checkpoint(folder)
-    slots = {f"{name}/adam_{slot}": array * 0 for name, array in checkpoint.tensors.items() for slot in "mv"}
+    backend = create_backend("pytorch", checkpoint.config)
+    backend.load(checkpoint.tensors)
+    shapes = {name: tensor.shape for name, tensor in backend.parameters.items()}
+    slots = {f"{name}/adam_{slot}": np.zeros(shape, np.float32) for name, shape in shapes.items() for slot in "mv"}
     state = TrainingState(4, {"processes": 1, "learning_rate": 0.1}, slots | {"loss_scale": np.array([1.0, 0.0])})
     (folder / "out").mkdir()
     RunFolder(folder / "out", "pytorch", 3).save(4, checkpoint, state)
@@ -128,8 +132,6 @@ def make_state(folder: Path) -> None:
 
 def read_state(folder: Path) -> None:
     """As a resumed run reads it, the optimizer included."""
-    from backends import create_backend
-
     saves = RunFolder(folder / "out", "pytorch", 3)
     saves.fingerprint(4).items()
     checkpoint, state = saves.load(4)
@@ -187,13 +189,12 @@ def read_exclusion(folder: Path) -> None:
 
 
 def make_arguments(folder: Path) -> None:
-    values = {
-        "train_file": "train.json",
-        "do_train": True,
-        "learning_rate": 3e-5,
-        "max_steps": 7,
-        "init_checkpoint": None,
-    }
+    values = {"do_predict": True, "learning_rate": 3e-5, "max_steps": 7, "train_file": None}
+    for name, path in (("predict_file", "s.json"), ("bert_config_file", "c.json"), ("vocab_file", "vocab.txt")):
+        (folder / path).write_text("{}")
+        values[name] = f"{folder}/{path}"
+    (folder / "model.ckpt.index").write_bytes(b"")
+    values |= {"init_checkpoint": f"{folder}/model.ckpt", "output_dir": f"{folder}/out"}
     (folder / "run.json").write_text(json.dumps(values))
 
 
@@ -357,7 +358,8 @@ READERS = {
     "jsonl": own_data("train.jsonl", "".join(json.dumps(item) + "\n" for item in SCORES)),
     "class file": dataclasses.replace(own_data("train.csv", CSV), file="classes.txt", read=read_classes),
     "cola": glue("cola", "CoLA", "", ["gj04\t1\t\tThe cat sat.", "gj04\t0\t*\tSat cat the."]),
-    "mrpc": glue("mrpc", "MRPC", "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String", ["1\t1\t2\tA cat\tcats", "0\t3\t4\ta\tb"]),
+    "mrpc": glue("mrpc", "MRPC", "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String",
+                 ["1\t1\t2\tA cat\tcats", "0\t3\t4\ta\tb"]),
     "sts-b": glue("sts-b", "STS-B", "\t".join("index genre file year old s1 s2 sentence1 sentence2 score".split()),
                   ["0\tn\tf\t1\to\ts\ts\ta cat\tcats\t5.000", "1\tn\tf\t1\to\ts\ts\ta dog\tran\t0.250"]),
     "qqp": glue("qqp", "QQP", "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate",

@@ -11,6 +11,7 @@ import random
 import resource
 import signal
 import time
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -95,13 +96,16 @@ def test_damaged_files(name: str, way: Callable[[Random, bytes], bytes], folders
     folder = folders(name)
     intact = (folder / reader.file).read_bytes()
     if MINUTES:
-        until = time.monotonic() + 60 * MINUTES / len(WAYS)
+        until, tried, found = time.monotonic() + 60 * MINUTES / len(WAYS), 0, {}
         while time.monotonic() < until:
-            seed = random.SystemRandom().randrange(1 << 32)
+            seed, tried = random.SystemRandom().randrange(1 << 32), tried + 1
             try:
                 read(reader, folder, way(Random(seed), intact))
             except Exception as error:
-                raise AssertionError(f"the seed {seed} of {way.__name__} for {name!r}: {error!r}") from error
+                last = traceback.extract_tb(error.__traceback__)[-1]
+                found.setdefault(f"{last.filename}:{last.lineno}", f"{error!r:.300} (Random({seed}))")
+        print(f"{tried} files tried")
+        assert not found, f"{tried} files tried: {found}"
         return
 
     @settings(
