@@ -133,7 +133,7 @@ def _load_from_hub(name: str) -> Checkpoint:
     except ImportError as error:
         raise UserError(
             f"the checkpoint {name} does not exist here, and fetching it from the Hugging Face hub needs "
-            "huggingface_hub: pip install huggingface_hub"
+            "huggingface_hub, which is not installed; pip install '.[hub]' installs it"
         ) from error
     small = ["config.json", "vocab.txt", "tokenizer_config.json"]
     try:

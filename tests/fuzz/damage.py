@@ -18,7 +18,8 @@ ODD_VALUES: list[Any] = [
 ]  # fmt: skip
 ODD_TEXTS = [
     b"", b"\x00", b"\xff\xfe", b"\xef\xbb\xbf", b"\t", b'"', b"\r", b"\n", b"\n\n", b"\x1c", "\u2028".encode(),
-    b"," * 50, b"9" * 5000, b"nan", b"-1", b"1e999", b"[" * 2000, b"\xed\xa0\x80", b"a" * 70000, b"-", b"[MASK]", b"#", b"'",
+    b"," * 50, b"9" * 5000, b"nan", b"-1", b"1e999", b"[" * 2000, b"\xed\xa0\x80", b"a" * 70000, b"-", b"[MASK]",
+    b"#", b"'",
 ]  # fmt: skip
 
 

@@ -33,7 +33,9 @@ from tasks.tokenization import load_tokenizer
 from training.evaluations import Evaluations
 from training.saves import RunFolder, TrainingState
 from twinquant.arguments_file import expand_arguments_file
+from twinquant.errors import UserError
 from twinquant.files import write_json_atomically
+from twinquant.main import sentence_of
 from twinquant.squad_flags import parse_squad_flags
 
 WORDS = """[PAD] [UNK] [CLS] [SEP] [MASK] the cat sat on mat a dog ran un ##aff ##able ##s ##ed who what where ? . ,
@@ -139,8 +141,8 @@ def read_state(folder: Path) -> None:
     backend.load(checkpoint.tensors)
     try:
         backend.load_optimizer_state(state.optimizer)
-    except ValueError as error:  # the run says which file it is
-        raise type(error)(f"{saves.state_path(4)}: {error}") from error
+    except UserError as error:  # the run says which file it is
+        raise UserError(f"{saves.state_path(4)}: {error}") from error
 
 
 def read_evaluations(folder: Path) -> None:
@@ -202,8 +204,10 @@ def read_arguments(folder: Path) -> None:
     words = expand_arguments_file([str(folder / "run.json")])
     try:
         parse_squad_flags(words)
-    except ValueError as error:  # about a flag, whose value the sentence names
-        raise type(error)(f"{folder / 'run.json'}: {error}") from error
+    except (UserError, OSError) as error:  # about a flag, whose value the sentence names
+        if sentence := sentence_of(error):
+            raise UserError(f"{folder / 'run.json'}: {sentence}") from error
+        raise
 
 
 def make_squad(folder: Path) -> None:

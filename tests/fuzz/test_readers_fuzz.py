@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from readers import READERS, Reader, prepare
 
 from twinquant.errors import UserError
+from twinquant.main import sentence_of
 
 MINUTES = float(os.environ.get("FUZZ_MINUTES", "0"))
 EXAMPLES = 24  # of each way to damage a file, without FUZZ_MINUTES
@@ -60,8 +61,10 @@ def read(reader: Reader, folder: Path, data: bytes) -> None:
         with limits(), contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             reader.read(folder)
-    except UserError as error:
-        sentence = str(error)
+    except (UserError, OSError) as error:
+        sentence = sentence_of(error)
+        if sentence is None:
+            raise
         assert path.name in sentence or str(path.parent) in sentence, sentence
     finally:
         path.write_bytes(intact)

@@ -1,0 +1,152 @@
+"""Each extra works alone: real commands in processes that cannot import what the extra does not bring.
+
+`make shapes` does the same with real installations; here the packages are hidden, which takes seconds.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from small_jobs import HIDDEN, write_job
+
+from install.shapes import JOBS
+
+ROOT = Path(__file__).resolve().parents[2]
+# The modules that an extra, and what it depends on, brings to import.
+MODULES = {
+    "tensorflow": {"tensorflow", "keras"},
+    "pytorch": {"torch"},
+    "export": {"onnx", "onnxruntime", "matplotlib"},
+}
+HIDE = """
+import runpy, sys
+for name in {hidden!r}:
+    sys.modules[name] = None  # found by nobody, as if it were not installed
+sys.argv = {words!r}
+sys.path.insert(0, {root!r})
+if sys.argv[0] == "-m":
+    sys.argv = sys.argv[1:]
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+else:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def call(words: list[str], there: set[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """`python <words>` where only some of the optional packages are there."""
+    if words[0] != "-m":
+        words = [str(ROOT / words[0]), *words[1:]]
+    code = HIDE.format(hidden=sorted(HIDDEN - there), words=words, root=str(ROOT))
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3", "HF_HUB_OFFLINE": "1"}
+    return subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny model and the data of a job."""
+    folder = tmp_path_factory.mktemp("job")
+    write_job(folder)
+    return folder
+
+
+@pytest.mark.parametrize("extra", ["tensorflow", "pytorch", "export"])
+def test_an_extra_alone(extra: str, job: Path, tmp_path: Path) -> None:
+    for module in MODULES[extra]:
+        pytest.importorskip(module)
+    for words in JOBS[extra]:
+        done = call([word.format(job=job, out=tmp_path) for word in words], MODULES[extra], tmp_path)
+        assert done.returncode == 0, done.stderr
+    if extra != "export":
+        ranges = json.loads((tmp_path / "calibrated/calibration.json").read_text())["quantizers"]
+        assert len(ranges) > 10 and json.loads((tmp_path / "predicted/predictions.json").read_text())
+
+
+SQUAD = ["run_squad.py", "--init_checkpoint={job}/model.ckpt-1", "--predict_file={job}/squad.json", "--output_dir=out"]
+GLUE = ["run_glue.py", "--init_checkpoint={job}/glue", "--train_file={job}/train.csv", "--output_dir=out",
+        "--validation_file={job}/train.csv", "--max_seq_length=16", "--do_eval"]  # fmt: skip
+# What is there beside the base packages, the command, and the sentence it ends with.
+MISSING = {
+    "no torch": (
+        "tensorflow", [*SQUAD, "--do_predict", "--backend=pytorch"],
+        "--backend=pytorch needs the package torch, not installed (installed: tensorflow); pip install '.[pytorch]' "
+        "installs it.",
+    ),
+    "no tensorflow": (
+        "pytorch", [*GLUE, "--backend=tensorflow"],
+        "--backend=tensorflow needs the package tensorflow, not installed (installed: pytorch); pip install "
+        "'.[tensorflow]' installs it.",
+    ),
+    "no framework": (
+        "", [*SQUAD, "--do_predict"],
+        "neither tensorflow nor torch is installed, and one of them is needed to run a model; pip install "
+        "'.[tensorflow]' or '.[pytorch]' installs one.",
+    ),
+    "a torch file without torch": (
+        "export", ["-m", "export", "onnx", "--checkpoint={job}/pytorch_model.bin", "--output=o"],
+        "reading {job}/pytorch_model.bin needs PyTorch, which is not installed; pip install '.[pytorch]' installs it",
+    ),
+    "dynamic quantization without torch": (
+        "tensorflow", [*GLUE, "--quant_scheme=dynamic"],
+        "--quant_scheme=dynamic runs on PyTorch; pip install '.[pytorch]' installs it",
+    ),
+    "export without onnx": (
+        "pytorch", ["-m", "export", "onnx", "--checkpoint={job}/model.ckpt-1", "--output=o"],
+        "python -m export onnx needs the package onnx, not installed; pip install '.[export]' installs it",
+    ),
+    "check without onnx": (
+        "pytorch", ["-m", "export", "check", "--checkpoint={job}/model.ckpt-1", "--model=o"],
+        "python -m export check needs the package onnx, not installed; pip install '.[export]' installs it",
+    ),
+    "comparison without onnx": (
+        "pytorch", ["-m", "export", "compare", "--checkpoint={job}/model.ckpt-1", "--output=o"],
+        "python -m export compare needs the package onnx, not installed; pip install '.[export]' installs it",
+    ),
+    "export after a run without onnx": (
+        "pytorch", [*SQUAD, "--do_predict", "--export_onnx=o"],
+        "--export_onnx needs the package onnx, not installed; pip install '.[export]' installs it.",
+    ),
+    "export without onnxruntime": (
+        "export but onnxruntime", ["-m", "export", "onnx", "--checkpoint={job}/model.ckpt-1", "--output=o"],
+        "onnxruntime is not installed; pip install '.[export]' installs it",
+    ),
+    "several processes without Horovod": (
+        "pytorch", [*SQUAD, "--do_predict", "--horovod", "--backend=pytorch"],
+        "--horovod: Horovod for pytorch cannot be imported (No module named 'horovod'); `make horovod` builds and "
+        "installs it",
+    ),
+    "a hub name without its library": (
+        "export", ["-m", "export", "onnx", "--checkpoint=bert-base-uncased", "--output=o"],
+        "the checkpoint bert-base-uncased does not exist here, and fetching it from the Hugging Face hub needs "
+        "huggingface_hub, which is not installed; pip install '.[hub]' installs it",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("there", "words", "sentence"), MISSING.values(), ids=MISSING)
+def test_what_is_missing(there: str, words: list[str], sentence: str, job: Path, tmp_path: Path) -> None:
+    """One sentence with the command that installs it; exit code 2; before anything is written."""
+    extra, _, but = there.partition(" but ")
+    present = MODULES.get(extra, set()) - {but}
+    for module in present:
+        pytest.importorskip(module)
+    environment = {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "0"} if "--horovod" in words else {}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        done = call([word.format(job=job) for word in words], present, tmp_path)
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+    said = done.stderr.splitlines()[-1].partition("error: ")[2]
+    assert re.sub(
+        "; None in sys.modules|import of horovod.* halted", "No module named 'horovod'", said
+    ) == sentence.format(job=job) or said == sentence.format(job=job)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_extras_are_those_of_pyproject() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert set(MODULES) <= set(extras) and set(JOBS) <= {*extras, "tensorflow,pytorch"}
