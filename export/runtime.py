@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -45,6 +45,15 @@ def read_model(path: str | Path) -> tuple[onnx.ModelProto, Metadata]:
     return proto, read_metadata({entry.key: entry.value for entry in proto.metadata_props}, str(path))
 
 
+def import_onnxruntime() -> Any:
+    """The module; UserError where it is not installed."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise UserError("onnxruntime is not installed; pip install '.[export]' installs it") from error
+    return onnxruntime
+
+
 def session_entries(metadata: Metadata) -> dict[str, str]:
     """onnxruntime's session options, by name, that the model's numbers depend on; see `session_options`."""
     if metadata["target"] != "onnxruntime":
@@ -61,9 +70,7 @@ def session_options(metadata: Metadata, threads: int = 0):
     Args:
         threads: threads within an operator; 0: one per core.
     """
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
+    options = import_onnxruntime().SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
     for name, value in session_entries(metadata).items():
@@ -77,10 +84,7 @@ def open_session(path: str | Path, options, called: str | Path | None = None):
     Args:
         called: the file that a message names, where `path` is made from it.
     """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise UserError("onnxruntime is not installed; pip install '.[export]' installs it") from error
+    onnxruntime = import_onnxruntime()
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions share no public class

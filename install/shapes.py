@@ -29,24 +29,21 @@ _SQUAD = [
     "run_squad.py", "--vocab_file={job}/vocab.txt", "--bert_config_file={job}/bert_config.json", "--max_seq_length=24",
     "--max_query_length=8", "--doc_stride=8", "--predict_file={job}/squad.json", "--predict_batch_size=2",
 ]  # fmt: skip
-_CALIBRATE = [
+_QUANTIZE = [
     *_SQUAD, "--init_checkpoint={job}/model.ckpt-1", "--train_file={job}/squad.json", "--do_calib", "--calib_batch=1",
-    "--train_batch_size=2", "--quant_mode=ft2", "--output_dir={out}/calibrated",
+    "--train_batch_size=2", "--do_predict", "--if_quant", "--quant_mode=ft2", "--output_dir={out}/quantized",
 ]  # fmt: skip
 _PREDICT = [
-    *_SQUAD, "--init_checkpoint={out}/calibrated/model.ckpt-calibrated", "--do_predict", "--if_quant",
+    *_SQUAD, "--init_checkpoint={out}/quantized/model.ckpt-calibrated", "--do_predict", "--if_quant",
     "--quant_mode=ft2", "--output_dir={out}/predicted",
 ]  # fmt: skip
 _EXPORT = ["-m", "export", "onnx", "--checkpoint={job}/model.ckpt-1", "--precision=int8-dynamic", "--output={out}/onnx"]
 # Commands by shape: the words behind `python`, {job} the folder of the inputs, {out} that of the results.
 JOBS = {
-    "tensorflow": [_CALIBRATE, _PREDICT],
-    "pytorch": [_CALIBRATE, _PREDICT],
+    "tensorflow": [_QUANTIZE],
+    "pytorch": [_QUANTIZE],
     "export": [_EXPORT],
-    "tensorflow,pytorch": [
-        [*_CALIBRATE, "--backend=tensorflow"],
-        [*_PREDICT, "--backend=pytorch"],
-    ],
+    "tensorflow,pytorch": [[*_QUANTIZE, "--backend=tensorflow"], [*_PREDICT, "--backend=pytorch"]],
 }  # fmt: skip
 
 
@@ -64,7 +61,7 @@ def write_job(folder: Path) -> None:
     vocab_file = folder / "vocab.txt"
     words = [*WORDS, *(f"word{number}" for number in range(SIZES["vocab_size"] - len(WORDS)))]
     vocab_file.write_text("\n".join(words) + "\n", encoding="utf-8")
-    config = BertConfig(**SIZES, initializer_range=0.2)
+    config = BertConfig.from_dict({**SIZES, "initializer_range": 0.2}, "the job's model")
     tensors = random_checkpoint(config, QUESTION_ANSWERING, 0).tensors
     for name in list(tensors):
         tensors[name] = np.asarray(tensors[name], np.float32)
