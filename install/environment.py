@@ -58,7 +58,8 @@ def main(arguments: Sequence[str]) -> None:
         print(f"environment: versions are pinned, but no file's hash is checked ({why})", file=sys.stderr, flush=True)
     for words in steps(lock):
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *words]
-        if subprocess.run(command, cwd=ROOT).returncode:
+        # setuptools warns of every editable installation of a project without a src folder.
+        if subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONWARNINGS": "ignore"}).returncode:
             hint = ""
             if lock is not None:
                 hint = (

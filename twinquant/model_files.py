@@ -109,7 +109,9 @@ def _folder_of(checkpoint: str | None) -> Path | None:
     if not folder.is_dir():
         return folder.parent
     latest = None if any((folder / name).is_file() for name in _CONFIG_NAMES) else latest_checkpoint(folder)
-    return folder if latest is None or Path(latest) == folder else _folder_of(latest)
+    if latest is None:
+        return folder
+    return Path(latest) if Path(latest).is_dir() else Path(latest).parent
 
 
 def check_weights_given(parsed: ParsedFlags, dialect: str, prediction: str) -> None:

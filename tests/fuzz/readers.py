@@ -9,7 +9,6 @@ from random import Random
 
 import numpy as np
 from damage import BYTES, JSON, SAFETENSORS, TEXT, change_protobuf, change_table
-from tiny_bert import tiny_config
 from tiny_exports import exported, int8, tiny_checkpoint, tiny_source
 
 from backends import create_backend
@@ -21,6 +20,8 @@ from checkpoints.names import QUESTION_ANSWERING, expected_tensors, head_of
 from checkpoints.q8bert_file import read_q8bert, write_q8bert
 from checkpoints.tf_checkpoint import write_tf_checkpoint
 from checkpoints.value import Checkpoint
+from export.compare import unfinished
+from export.compare.accuracy import Accuracy
 from quantization.exclusion import exclude
 from quantization.modes import all_quantizers, enabled_quantizers, get_mode, q8bert_mode
 from quantization.ranges import calibration_report
@@ -309,6 +310,15 @@ def read_cache(folder: Path) -> None:
         np.testing.assert_array_equal(found.batch(np.arange(len(found)), 24)[name], array)
 
 
+ROW = Accuracy({"dev/1": "a cat"}, {"dev/1": True}, {"f1": 50.0}, "f1", 3, 0.5, 1000)
+
+
+def read_unfinished(folder: Path) -> None:
+    """A damaged row is measured anew."""
+    found = unfinished.load(folder, "0" * 64)
+    assert found is None or found.examples_per_second >= 0 or found.seconds <= 0
+
+
 def make_onnx(folder: Path) -> None:
     small = {"num_hidden_layers": 1, "hidden_size": 8, "intermediate_size": 12}
     write_hugging_face(folder / "model", tiny_checkpoint("squad", "ft1", **small))
@@ -354,6 +364,9 @@ READERS = {
     "calibration.json": Reader(make_calibration, "model/calibration.json", read_calibration, JSON, 2),
     "quant_exclude": Reader(make_exclusion, "exclude.txt", read_exclusion, TEXT),
     "file of arguments": Reader(make_arguments, "run.json", read_arguments, JSON),
+    "row of a comparison": Reader(
+        lambda folder: unfinished.save(folder, "0" * 64, ROW), f"unfinished/{'0' * 64}.json", read_unfinished, JSON
+    ),
     "squad": Reader(make_squad, "squad.json", read_squad, JSON, 2),
     "csv": own_data("train.csv", CSV),
     "tsv": own_data("train.tsv", TSV),
@@ -380,7 +393,3 @@ def prepare(reader: Reader, folder: Path) -> None:
     folder.mkdir(parents=True)
     reader.make(folder)
     reader.read(folder)
-
-
-def small_config() -> BertConfig:
-    return tiny_config(num_hidden_layers=1)
