@@ -13,8 +13,8 @@ from checkpoints.table_format import read_table, write_table
 MANY_DIGITS, DEEP, TWICE = "<many digits>", "<deep>", "<twice>"
 ODD_VALUES: list[Any] = [
     None, True, False, 0, -1, 1, 2**31, 2**63, -(2**63), 10**30, 10**400, 0.5, -0.0, 1e308, float("inf"), float("nan"),
-    "", " ", "0", "\ud800", "\udfff text", "\x00", "../..", "a" * 5000, "\u2028", "\ufeff", "\r\n\t", [], {}, [[]], [None],
-    {"": None}, ["a", 1], [[0] * 40] * 40, MANY_DIGITS, DEEP, TWICE,
+    "", " ", "0", "\ud800", "\udfff text", "\x00", "../..", "a" * 5000, "\u2028", "\ufeff", "\r\n\t", [], {}, [[]],
+    [None], {"": None}, ["a", 1], [[0] * 40] * 40, MANY_DIGITS, DEEP, TWICE,
 ]  # fmt: skip
 ODD_TEXTS = [
     b"", b"\x00", b"\xff\xfe", b"\xef\xbb\xbf", b"\t", b'"', b"\r", b"\n", b"\n\n", b"\x1c", "\u2028".encode(),
