@@ -160,7 +160,7 @@ def _find_head(checkpoint: Checkpoint, task: str) -> str:
 
 
 def _read_calibration(path: str) -> dict[str, Any] | None:
-    """calibration.json in the checkpoint's folder, or in the one above; None where there is none, or one of another form.
+    """calibration.json in the checkpoint's folder, or in the one above; None where there is none of that form.
 
     Raises UserError for a damaged one.
     """

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from twinquant.errors import UserError
+from twinquant.json_text import fault_of
 
 logger = logging.getLogger("twinquant")
 
@@ -234,6 +235,6 @@ def _parsed(text: str, at: str) -> Any:
     except UserError:
         raise
     except ValueError as error:  # a number of more digits than Python converts
-        raise UserError(f"{at}: {error}") from None
+        raise UserError(f"{at}: {fault_of(error)}") from None
     except RecursionError:
         raise UserError(f"{at}: the JSON is nested too deeply") from None

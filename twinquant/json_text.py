@@ -26,9 +26,14 @@ def parse_json(content: str | bytes, path: object, found: str = "is not a JSON f
     except RecursionError:
         raise UserError(f"{path} {found}: it is nested more than {DEEPEST} levels deep") from None
     except ValueError as error:  # no JSON, no UTF-8, or a number of more digits than Python converts
-        raise UserError(f"{path} {found}: {error}") from error
+        raise UserError(f"{path} {found}: {fault_of(error)}") from error
     _check(value, path)
     return value
+
+
+def fault_of(error: ValueError) -> str:
+    """What is wrong, as a user sees it: Python's own sentence about many digits names a function of Python."""
+    return "a number in it has thousands of digits" if str(error).startswith("Exceeds the limit") else str(error)
 
 
 def _check(value: Any, path: object) -> None:

@@ -1,6 +1,6 @@
-"""The tiny exported models of tests/export/ serve here too."""
+"""Small models of tests/export/ and sentences of tests/install/ serve here too."""
 
 import sys
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).parents[1] / "export"))
+sys.path += [str(Path(__file__).parents[1] / folder) for folder in ("export", "install")]

@@ -12,9 +12,9 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from small_jobs import HIDDEN, write_job
+from missing_packages import HIDDEN, MISSING
 
-from install.shapes import JOBS
+from install.shapes import JOBS, write_job
 
 ROOT = Path(__file__).resolve().parents[2]
 # The modules that an extra, and what it depends on, brings to import.
@@ -64,68 +64,6 @@ def test_an_extra_alone(extra: str, job: Path, tmp_path: Path) -> None:
     if extra != "export":
         ranges = json.loads((tmp_path / "quantized/calibration.json").read_text())["quantizers"]
         assert len(ranges) > 10 and json.loads((tmp_path / "quantized/predictions.json").read_text())
-
-
-SQUAD = ["run_squad.py", "--init_checkpoint={job}/model.ckpt-1", "--predict_file={job}/squad.json", "--output_dir=out"]
-GLUE = ["run_glue.py", "--init_checkpoint={job}/glue", "--train_file={job}/train.csv", "--output_dir=out",
-        "--validation_file={job}/train.csv", "--max_seq_length=16", "--do_eval"]  # fmt: skip
-# What is there beside the base packages, the command, and the sentence it ends with.
-MISSING = {
-    "no torch": (
-        "tensorflow", [*SQUAD, "--do_predict", "--backend=pytorch"],
-        "--backend=pytorch needs the package torch, not installed (installed: tensorflow); pip install '.[pytorch]' "
-        "installs it.",
-    ),
-    "no tensorflow": (
-        "pytorch", [*GLUE, "--backend=tensorflow"],
-        "--backend=tensorflow needs the package tensorflow, not installed (installed: pytorch); pip install "
-        "'.[tensorflow]' installs it.",
-    ),
-    "no framework": (
-        "", [*SQUAD, "--do_predict"],
-        "neither tensorflow nor torch is installed, and one of them is needed to run a model; pip install "
-        "'.[tensorflow]' or '.[pytorch]' installs one.",
-    ),
-    "a torch file without torch": (
-        "export", ["-m", "export", "onnx", "--checkpoint={job}/pytorch_model.bin", "--output=o"],
-        "reading {job}/pytorch_model.bin needs PyTorch, which is not installed; pip install '.[pytorch]' installs it",
-    ),
-    "dynamic quantization without torch": (
-        "tensorflow", [*GLUE, "--quant_scheme=dynamic"],
-        "--backend=pytorch needs the package torch, not installed (installed: tensorflow); pip install '.[pytorch]' "
-        "installs it.",
-    ),
-    "export without onnx": (
-        "pytorch", ["-m", "export", "onnx", "--checkpoint={job}/model.ckpt-1", "--output=o"],
-        "python -m export onnx needs the package onnx, not installed; pip install '.[export]' installs it",
-    ),
-    "check without onnx": (
-        "pytorch", ["-m", "export", "check", "--checkpoint={job}/model.ckpt-1", "--model=o"],
-        "python -m export check needs the package onnx, not installed; pip install '.[export]' installs it",
-    ),
-    "comparison without onnx": (
-        "pytorch", ["-m", "export", "compare", "--checkpoint={job}/model.ckpt-1", "--output=o"],
-        "python -m export compare needs the package onnx, not installed; pip install '.[export]' installs it",
-    ),
-    "export after a run without onnx": (
-        "pytorch", [*SQUAD, "--do_predict", "--export_onnx=o"],
-        "--export_onnx needs the package onnx, not installed; pip install '.[export]' installs it.",
-    ),
-    "export without onnxruntime": (
-        "export but onnxruntime", ["-m", "export", "onnx", "--checkpoint={job}/model.ckpt-1", "--output=o"],
-        "onnxruntime is not installed; pip install '.[export]' installs it",
-    ),
-    "several processes without Horovod": (
-        "pytorch", [*SQUAD, "--do_predict", "--horovod", "--backend=pytorch"],
-        "--horovod: Horovod for pytorch cannot be imported (No module named 'horovod'); `make horovod` builds and "
-        "installs it",
-    ),
-    "a hub name without its library": (
-        "export", ["-m", "export", "onnx", "--checkpoint=bert-base-uncased", "--output=o"],
-        "the checkpoint bert-base-uncased does not exist here, and fetching it from the Hugging Face hub needs "
-        "huggingface_hub, which is not installed; pip install '.[hub]' installs it",
-    ),
-}  # fmt: skip
 
 
 @pytest.mark.parametrize(("there", "words", "sentence"), MISSING.values(), ids=MISSING)
