@@ -92,8 +92,9 @@ def try_shape(python: str, wheel: Path, shape: str, folder: Path) -> float:
     own = environment / "bin/python"
     _call([python, "-m", "venv", str(environment)], folder)
     # torch first and alone, as install/environment.py does; the other extras must not bring another build of it.
+    install = [str(own), "-m", "pip", "install", "--quiet", "--no-compile", "--disable-pip-version-check"]
     for extra in sorted(shape.split(","), key=lambda extra: extra != "pytorch"):
-        _call([str(own), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", f"{wheel}[{extra}]"], folder)
+        _call([*install, f"{wheel}[{extra}]"], folder)
     _call([str(own), "-c", "from pathlib import Path; from job_files import write_job; write_job(Path('job'))"], folder)
     for words in JOBS[shape]:
         filled = [word.format(job=job, out=out) for word in words]

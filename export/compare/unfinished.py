@@ -63,7 +63,9 @@ def load(output: Path, key: str) -> Accuracy | None:
         return None
     try:
         kept = parse_json(path.read_bytes(), path)
-        if not isinstance(kept, dict) or not all(isinstance(kept.get(name), kind) for name, kind in _FIELDS.items()):
+        if not isinstance(kept, dict) or not all(
+            name in kept and isinstance(kept[name], kind) for name, kind in _FIELDS.items()
+        ):
             raise UserError(f"{path} does not hold what it should")
         return Accuracy(**{name: kept[name] for name in _FIELDS})
     except UserError as error:

@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from readers import READERS, make_bundle, make_calibration, make_onnx, make_shards, make_state, prepare
+from readers import READERS, ROW, make_bundle, make_calibration, make_onnx, make_shards, make_state, prepare
 
 from checkpoints.checkpoint import load_checkpoint
 from checkpoints.checkpoint_state import write_checkpoint_state
 from checkpoints.config import BertConfig
 from checkpoints.tf_bundle import BundleReader, write_bundle
 from export.commands import run_check
+from export.compare import unfinished
 from tasks.squad_examples import read_squad_examples
 from tasks.text_classification import OwnDataSource
 from training.evaluations import Evaluations
@@ -257,6 +258,16 @@ def test_a_name_in_onnx_that_is_no_text(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b"twinquant.vnni", b"twinquant.vn\xff\xff"))
     with pytest.raises(UserError, match="model.onnx is damaged"):
         run_check([f"--model={tmp_path}/onnx", f"--checkpoint={tmp_path}/model"])
+
+
+@pytest.mark.parametrize("name", ["answers", "main_metric", "seconds"])
+def test_a_row_of_an_interrupted_comparison(tmp_path: Path, name: str) -> None:
+    """A damaged one is measured anew."""
+    unfinished.save(tmp_path, "0", ROW)
+    assert unfinished.load(tmp_path, "0") == ROW
+    path = tmp_path / "unfinished/0.json"
+    path.write_text(json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != name}))
+    assert unfinished.load(tmp_path, "0") is None
 
 
 def test_every_reader_takes_its_valid_file(tmp_path: Path) -> None:
