@@ -86,6 +86,17 @@ def test_what_is_missing(there: str, words: list[str], sentence: str, job: Path,
     assert not list(tmp_path.iterdir())
 
 
+def test_every_package_is_installed() -> None:
+    """What has an __init__.py, but tests and the programs of the Makefile; and both scripts."""
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    tracked = subprocess.run(["git", "ls-files", "*/__init__.py"], cwd=ROOT, capture_output=True, text=True)
+    if tracked.returncode:
+        pytest.skip("this is no git checkout")
+    folders = {Path(line).parent.as_posix().replace("/", ".") for line in tracked.stdout.splitlines()}
+    assert set(listed["packages"]) == {each for each in folders if not each.startswith(("tests", "install"))}
+    assert listed["py-modules"] == sorted(path.stem for path in ROOT.glob("run_*.py"))
+
+
 def test_the_extras_are_those_of_pyproject() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     assert set(MODULES) <= set(extras) and set(JOBS) <= {*extras, "tensorflow,pytorch"}
