@@ -9,6 +9,7 @@ and modules are part of what is proven.
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -140,6 +141,7 @@ def main(arguments: Sequence[str]) -> int:
     version = version_of(python)
     if version is None:
         raise UserError(f"{python} does not run; expected a Python interpreter")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the environments are removed
     with tempfile.TemporaryDirectory(prefix="twinquant-shapes-") as temporary:
         wheel = build_wheel(python, Path(temporary))
         for shape in shapes or JOBS:
