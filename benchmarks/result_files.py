@@ -8,8 +8,9 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from benchmarks.commands import ROOT
 from export.compare.machine import describe_machine
+
+from benchmarks.commands import ROOT
 from twinquant.errors import UserError
 from twinquant.files import write_json_atomically
 

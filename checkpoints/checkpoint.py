@@ -101,6 +101,8 @@ def _load_folder(folder: Path) -> Checkpoint:
         latest = latest_checkpoint(folder)
         if latest is None or os.path.realpath(latest) == os.path.realpath(folder):
             raise UserError(f"{folder / STATE_FILE} names its own folder as the latest checkpoint")
+        if not os.path.exists(f"{latest}.index") and not any(os.path.exists(f"{latest}/{w}") for w in WEIGHT_FILES):
+            raise UserError(f"{folder / STATE_FILE} names {latest}, a folder that holds no weights")
         return load_checkpoint(latest)
     prefixes = sorted(str(index.with_suffix("")) for index in folder.glob("*.index"))
     if len(prefixes) == 1:
@@ -133,7 +135,7 @@ def _load_from_hub(name: str) -> Checkpoint:
     except ImportError as error:
         raise UserError(
             f"the checkpoint {name} does not exist here, and fetching it from the Hugging Face hub needs "
-            "huggingface_hub: pip install huggingface_hub"
+            "huggingface_hub, which is not installed; pip install '.[hub]' installs it"
         ) from error
     small = ["config.json", "vocab.txt", "tokenizer_config.json"]
     try:

@@ -1,13 +1,13 @@
 """The model's configuration as Google's bert_config.json and Hugging Face's config.json write it."""
 
 import dataclasses
-import json
-import math
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
 from twinquant.errors import UserError
+from twinquant.json_text import parse_json
 
 # Spellings of hidden_act and the function each one means. Google's own code computed the tanh form under the name
 # "gelu"; Hugging Face computes the erf form, and that reading is kept here.
@@ -21,6 +21,9 @@ ACTIVATIONS = {
     "silu": "silu",
     "swish": "silu",
 }
+
+LARGEST_SIZE = 2**31 - 1  # rows and columns are counted in 32 bits
+MOST_LAYERS = 1000  # of a file that is no mistake; the tensors of every layer are named before any is looked for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,11 +78,10 @@ class BertConfig:
     def from_json_file(cls, path: str | os.PathLike[str]) -> "BertConfig":
         """Reads a JSON file; UserError names the file and the key that is missing or wrong."""
         try:
-            values = json.loads(Path(path).read_text(encoding="utf-8"))
+            content = Path(path).read_bytes()
         except OSError as error:
             raise UserError(f"cannot read the model configuration {path}: {error.strerror}") from error
-        except ValueError as error:
-            raise UserError(f"{path} is not a JSON file: {error}") from error
+        values = parse_json(content, path)
         if not isinstance(values, dict):
             raise UserError(f"{path} must hold a JSON object, found {type(values).__name__}")
         return cls.from_dict(values, str(path))
@@ -92,11 +94,11 @@ class BertConfig:
         """
         model_type = values.get("model_type", "bert")
         if model_type != "bert":
-            raise UserError(f"{source}: model_type is {model_type!r}, only 'bert' is supported")
+            raise UserError(f"{source}: model_type is {model_type!r:.40}, only 'bert' is supported")
         for key, wanted in (("position_embedding_type", "absolute"), ("is_decoder", False)):
             found = values.get(key)
             if found is not None and found != wanted:
-                raise UserError(f"{source}: {key} is {found!r}, only {wanted!r} is supported")
+                raise UserError(f"{source}: {key} is {found!r:.40}, only {wanted!r} is supported")
         known = {}
         for field in dataclasses.fields(cls):
             if field.name == "extra":
@@ -124,20 +126,23 @@ def _checked(key: str, wanted: Any, value: Any, source: str) -> Any:
     """`value` as the type of the field `key`, or a UserError."""
     if wanted in (str, "str"):
         if not isinstance(value, str) or value not in ACTIVATIONS:
-            raise UserError(f"{source}: {key} is {value!r}, expected one of {', '.join(ACTIVATIONS)}")
+            raise UserError(f"{source}: {key} is {value!r:.40}, expected one of {', '.join(ACTIVATIONS)}")
         return value
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if wanted in (int, "int"):
         if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
-            raise UserError(f"{source}: {key} is {value!r}, expected a positive whole number")
+            raise UserError(f"{source}: {key} is {value!r:.40}, expected a positive whole number")
+        largest = MOST_LAYERS if key == "num_hidden_layers" else LARGEST_SIZE
+        if value > largest:
+            raise UserError(f"{source}: {key} is {value!r:.40}, expected at most {largest}")
         return value
-    if not number or not math.isfinite(value):
-        raise UserError(f"{source}: {key} is {value!r}, expected a number")
+    if not number or not abs(value) <= sys.float_info.max:
+        raise UserError(f"{source}: {key} is {value!r:.40}, expected a number")
     if key.endswith("dropout_prob"):
         if not 0 <= value < 1:
-            raise UserError(f"{source}: {key} is {value!r}, expected a probability of at least 0 and less than 1")
+            raise UserError(f"{source}: {key} is {value!r:.40}, expected a probability of at least 0 and less than 1")
     elif value <= 0:
-        raise UserError(f"{source}: {key} is {value!r}, expected a positive number")
+        raise UserError(f"{source}: {key} is {value!r:.40}, expected a positive number")
     return float(value)
 
 
@@ -146,4 +151,6 @@ def _check_labels(id2label: Any, source: str) -> None:
         return
     indexes = sorted(str(key) for key in id2label) if isinstance(id2label, dict) else None
     if indexes is None or indexes != sorted(str(index) for index in range(len(indexes))):
-        raise UserError(f"{source}: id2label is {id2label!r}, expected an object with the keys 0 to num_labels - 1")
+        raise UserError(
+            f"{source}: id2label is {id2label!r:.200}, expected an object with the keys 0 to num_labels - 1"
+        )

@@ -1,6 +1,5 @@
 """Hugging Face folders: config.json, model.safetensors (or pytorch_model.bin), vocab.txt, our ranges, a card."""
 
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ from checkpoints.torch_file import read_torch_file, to_numpy
 from checkpoints.value import Checkpoint
 from twinquant.errors import UserError
 from twinquant.files import atomic_folder, write_bytes_atomically, write_json_atomically
+from twinquant.json_text import parse_json
 from twinquant.model_card import write_card
 
 RANGES_FILE = "quantization_ranges.safetensors"
@@ -117,6 +117,8 @@ def _open_weights(path: Path) -> _Reads:
             raise UserError(f"{path} has no weight_map from tensor names to file names")
         reads: _Reads = {}
         for name in sorted(set(weight_map.values())):
+            if name.endswith(".index.json"):
+                raise UserError(f"{path} lists {name}, which is an index itself; expected files of weights")
             if not (path.parent / name).exists():
                 raise UserError(f"the file {path.parent / name} is missing, which {path} lists")
             reads |= _open_weights(path.parent / name)
@@ -153,10 +155,7 @@ def _read_metadata(folder: Path, config: BertConfig | None) -> dict[str, str]:
 
 
 def _read_json_object(path: Path) -> dict[str, object]:
-    try:
-        value = json.loads(read_file(path))
-    except ValueError as error:
-        raise UserError(f"{path} is not a JSON file: {error}") from error
+    value = parse_json(read_file(path), path)
     if not isinstance(value, dict):
         raise UserError(f"{path} must hold a JSON object, found {type(value).__name__}")
     return value

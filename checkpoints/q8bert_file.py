@@ -34,6 +34,7 @@ from quantization.numerics import ZERO_AMAX, dequantize, quantize, scale_of
 from quantization.ranges import select_ranges
 from twinquant.errors import UserError
 from twinquant.files import write_files_atomically
+from twinquant.json_text import parse_json
 
 FILE_NAME = "quantized_model.safetensors"
 FORMAT, VERSION = "twinquant q8bert", "1"
@@ -222,14 +223,11 @@ def _read_config(path: Path, metadata: dict[str, str]) -> BertConfig:
     if not config_file.exists():
         raise UserError(f"{config_file} is missing: {path.name} needs the configuration beside it")
     config = BertConfig.from_json_file(config_file)
-    try:
-        labels = json.loads(metadata.get("labels", "null"))
-    except ValueError as error:
-        raise UserError(f"{path}: the labels are {metadata['labels']!r}, expected a JSON list of names") from error
     if metadata["head"] != CLASSIFICATION:
         return config
+    labels = parse_json(metadata.get("labels", "null"), f"the list of labels in {path}")
     if not isinstance(labels, list) or not labels or not all(isinstance(label, str) for label in labels):
-        raise UserError(f"{path}: the labels are {metadata.get('labels')!r}, expected a JSON list of names")
+        raise UserError(f"{path}: the labels are {metadata.get('labels')!r:.200}, expected a JSON list of names")
     return config.with_labels(labels)
 
 

@@ -57,7 +57,13 @@ def read_tf_checkpoint(prefix: str | os.PathLike[str]) -> Checkpoint:
     ranges, range_names = _read_ranges(reader, keys)
     metadata = {}
     if "global_step" in keys:
-        metadata["global_step"] = str(int(reader.read(keys["global_step"]).reshape(-1)[0]))
+        step = reader.read(keys["global_step"])
+        if step.size != 1 or step.dtype.kind not in "iu":
+            raise UserError(
+                f"the tensor global_step of {reader.index_path} is {step.dtype} {list(step.shape)}, expected one whole "
+                "number"
+            )
+        metadata["global_step"] = str(int(step.reshape(())))
     folder = Path(prefix).parent
     config_file, vocab_file = folder / CONFIG_FILE, folder / VOCAB_FILE
     return Checkpoint(

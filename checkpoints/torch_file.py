@@ -65,5 +65,7 @@ def _torch(path: Path, doing: str) -> Any:
     try:
         import torch
     except ImportError as error:
-        raise UserError(f"{doing} {path} needs PyTorch, which is not installed: pip install torch") from error
+        raise UserError(
+            f"{doing} {path} needs PyTorch, which is not installed; pip install '.[pytorch]' installs it"
+        ) from error
     return torch

@@ -1,20 +1,19 @@
 """python -m export COMMAND: see the help of each command."""
 
+import importlib
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 
-from export.commands import run_check, run_onnx, run_triton
-from export.compare.command import run_compare
-from export.sensitivity.command import run_sensitivity
 from twinquant.errors import UserError
 from twinquant.main import run_main
 
 COMMANDS = {
-    "onnx": run_onnx,
-    "check": run_check,
-    "compare": run_compare,
-    "sensitivity": run_sensitivity,
-    "triton": run_triton,
+    "onnx": ("export.commands", "run_onnx"),
+    "check": ("export.commands", "run_check"),
+    "compare": ("export.compare.command", "run_compare"),
+    "sensitivity": ("export.sensitivity.command", "run_sensitivity"),
+    "triton": ("export.commands", "run_triton"),
 }
 HELP = """python -m export COMMAND --help
 
@@ -32,7 +31,13 @@ def main(argv: Sequence[str]) -> int:
     command, *rest = argv
     if command not in COMMANDS:
         raise UserError(f"unknown command {command!r}; expected one of {', '.join(COMMANDS)}")
-    return COMMANDS[command](list(rest))
+    if find_spec("onnx") is None:
+        raise UserError(
+            f"python -m export {command} needs the package onnx, not installed; pip install '.[export]' installs it"
+        )
+    module, function = COMMANDS[command]
+    code: int = getattr(importlib.import_module(module), function)(list(rest))
+    return code
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from export.metadata import describe_model
 from export.model import build_model
 from export.model_file import LARGEST_MESSAGE, write_model
 from export.rules import check_rules
-from export.runtime import read_model
+from export.runtime import import_onnxruntime, read_model
 from export.settings import ExportSettings
 from export.source import Source, load_source
 from export.triton import TritonSettings, copy_model, place_version
@@ -43,6 +43,8 @@ def run_onnx(argv: list[str]) -> int:
     arguments = parse_onnx_flags(argv)
     set_up_messages(verbose=False)
     say_notes(arguments)
+    if arguments["check"]:
+        import_onnxruntime()  # before the model is written and not after it
     source = load_source(arguments["checkpoint"], arguments["task"], arguments["bert_config_file"])
     task = _make_task(arguments, source, arguments["check_data"], arguments["check_examples"])
     command = shown_command("python -m export onnx", argv)

@@ -12,7 +12,7 @@ import onnx
 
 from export.grids import Grid
 from export.metadata import Metadata
-from export.runtime import model_feeds, open_session, session_options
+from export.runtime import open_session, run_session, session_options
 
 _INT8 = ("MatMulIntegerToFloat", "QLinearMatMul", "QGemm", "MatMulInteger", "DynamicQuantizeMatMul", "QAttention")
 _FLOAT = ("MatMul", "Gemm", "FusedMatMul", "FusedGemm", "Attention", "MultiHeadAttention", "MatMulNBits")
@@ -53,7 +53,7 @@ def kernel_use(path: str | Path, metadata: Metadata, positions: int = 128) -> Ke
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder, "profile"))
         session = open_session(path, options)
-        session.run(None, model_feeds(batch))
+        run_session(session, batch, path)
         events = json.loads(Path(session.end_profiling()).read_text())
         graph = onnx.load(options.optimized_model_filepath, load_external_data=False).graph
     use = KernelUse(dequantized_weights=_dequantized_weights(graph))

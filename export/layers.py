@@ -23,7 +23,7 @@ from export.embeddings import rounded_tables
 from export.grids import make_grids
 from export.metadata import Metadata
 from export.portable_form import rounded_biases
-from export.runtime import model_feeds, open_session, session_options
+from export.runtime import open_session, run_session, session_options
 from export.settings import ExportSettings
 from export.source import Source
 
@@ -95,8 +95,8 @@ def _run_layers(path: Path, metadata: Metadata, layers: int, batches: Sequence[B
             _link(path.parent / entry, Path(folder, entry))
         Path(folder, "layers.onnx").write_bytes(model.SerializeToString())
         del model
-        session = open_session(Path(folder, "layers.onnx"), session_options(metadata))
-        outputs = [session.run(None, model_feeds(batch)) for batch in batches]
+        session = open_session(Path(folder, "layers.onnx"), session_options(metadata), path)
+        outputs = [run_session(session, batch, path) for batch in batches]
     return [list(of_layer) for of_layer in zip(*outputs, strict=True)]
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from checkpoints.config import BertConfig
+from export.integrity import check_metadata
 from export.settings import ExportSettings
 from export.source import Source, hash_arrays
 from quantization.modes import Mode, get_mode
@@ -81,6 +82,7 @@ def read_metadata(props: Mapping[str, str], path: str) -> Metadata:
     if missing:
         found = "no metadata of this exporter" if not values else f"no {_PREFIX}{missing[0]} in its metadata"
         raise UserError(f"{path} was not written by `python -m export onnx`: it has {found}")
+    check_metadata(values, path)
     return Metadata(values)
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from backends.base import OUTPUT_NAMES
+from export.integrity import check_graph
 from export.metadata import Metadata, read_metadata
 from twinquant.errors import UserError
 
@@ -39,7 +41,17 @@ def read_model(path: str | Path) -> tuple[onnx.ModelProto, Metadata]:
     del data
     if not proto.HasField("graph") or not proto.graph.node:
         raise UserError(f"{path} is no ONNX model: it holds no graph")
+    check_graph(proto, str(path))
     return proto, read_metadata({entry.key: entry.value for entry in proto.metadata_props}, str(path))
+
+
+def import_onnxruntime() -> Any:
+    """The module; UserError where it is not installed."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise UserError("onnxruntime is not installed; pip install '.[export]' installs it") from error
+    return onnxruntime
 
 
 def session_entries(metadata: Metadata) -> dict[str, str]:
@@ -58,9 +70,7 @@ def session_options(metadata: Metadata, threads: int = 0):
     Args:
         threads: threads within an operator; 0: one per core.
     """
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
+    options = import_onnxruntime().SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
     for name, value in session_entries(metadata).items():
@@ -68,17 +78,30 @@ def session_options(metadata: Metadata, threads: int = 0):
     return options
 
 
-def open_session(path: str | Path, options):
-    """An onnxruntime session on the CPU; UserError where onnxruntime is missing or cannot load the model."""
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise UserError("onnxruntime is not installed; pip install '.[export]' installs it") from error
+def open_session(path: str | Path, options, called: str | Path | None = None):
+    """An onnxruntime session on the CPU; UserError where onnxruntime is missing or cannot load the model.
+
+    Args:
+        called: the file that a message names, where `path` is made from it.
+    """
+    onnxruntime = import_onnxruntime()
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions share no public class
         reason = str(error).strip().splitlines()
-        raise UserError(f"onnxruntime cannot load {path}: {reason[0] if reason else type(error).__name__}") from error
+        raise UserError(
+            f"onnxruntime cannot load {called or path}: {reason[0] if reason else type(error).__name__}"
+        ) from error
+
+
+def run_session(session, batch: Mapping[str, np.ndarray], path: str | Path) -> list[np.ndarray]:
+    """What a session of the model `path` gives for a batch; UserError where onnxruntime cannot run it."""
+    try:
+        outputs: list[np.ndarray] = session.run(None, model_feeds(batch))
+    except Exception as error:  # onnxruntime's exceptions share no public class
+        reason = str(error).strip().splitlines()
+        raise UserError(f"onnxruntime cannot run {path}: {reason[0] if reason else type(error).__name__}") from error
+    return outputs
 
 
 def model_feeds(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -91,9 +114,13 @@ class OnnxPredictor:
     """Predicts with a model file; see `training.prediction.Predictor`."""
 
     def __init__(self, path: str | Path, metadata: Metadata, threads: int = 0) -> None:
+        self.path = path
         self.session = open_session(path, session_options(metadata, threads))
         self.outputs = [output.name for output in self.session.get_outputs()]
+        expected = list(OUTPUT_NAMES[metadata["head"]])
+        if self.outputs != expected:
+            raise UserError(f"{path} gives {', '.join(self.outputs)}, expected {', '.join(expected)}")
 
     def predict(self, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Logits by name, float32, for int32 input_ids, input_mask and segment_ids [B, S]."""
-        return dict(zip(self.outputs, self.session.run(None, model_feeds(batch)), strict=True))
+        return dict(zip(self.outputs, run_session(self.session, batch, self.path), strict=True))

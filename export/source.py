@@ -1,7 +1,6 @@
 """The model that is exported: a checkpoint of any form, completed and checked, with what lies beside it."""
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,9 @@ from quantization.modes import MODE_NAMES, Mode, get_mode
 from quantization.ranges import Ranges, select_ranges
 from training.initialization import complete_tensors
 from twinquant.errors import UserError
+from twinquant.json_text import parse_json
+
+_BEYOND = 2.0**128  # the first power of two that no float32 holds
 
 TASK_HEADS = {"squad": QUESTION_ANSWERING, "glue": CLASSIFICATION}
 _HEAD_WEIGHTS = {QUESTION_ANSWERING: "cls/squad/output_weights", CLASSIFICATION: "output_weights"}
@@ -158,12 +160,16 @@ def _find_head(checkpoint: Checkpoint, task: str) -> str:
 
 
 def _read_calibration(path: str) -> dict[str, Any] | None:
-    """calibration.json in the checkpoint's folder, or in the one above; None where there is none that can be read."""
+    """calibration.json in the checkpoint's folder, or in the one above; None where there is none of that form.
+
+    Raises UserError for a damaged one.
+    """
     for folder in (Path(path), Path(path).parent):
         try:
-            values = json.loads((folder / "calibration.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            content = (folder / "calibration.json").read_bytes()
+        except OSError:
             continue
+        values = parse_json(content, folder / "calibration.json")
         if isinstance(values, dict) and isinstance(values.get("quantizers"), dict):
             return values
     return None
@@ -172,9 +178,9 @@ def _read_calibration(path: str) -> dict[str, Any] | None:
 def _belongs(calibration: dict[str, Any], ranges: Mapping[str, np.ndarray]) -> bool:
     """Whether calibration.json tells these ranges, and not those of another checkpoint in the same folder."""
     told = {
-        scope: entry["amax"]
+        scope: amax
         for scope, entry in calibration["quantizers"].items()
-        if isinstance(entry, dict) and isinstance(entry.get("amax"), float | int)
+        if isinstance(entry, dict) and isinstance(amax := entry.get("amax"), float | int) and abs(amax) < _BEYOND
     }
     return bool(told) and all(
         scope in ranges and ranges[scope].shape == () and float(ranges[scope]) == float(np.float32(amax))

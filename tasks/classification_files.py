@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from twinquant.errors import UserError
+from twinquant.json_text import fault_of
 
 logger = logging.getLogger("twinquant")
 
@@ -231,5 +232,9 @@ def _parsed(text: str, at: str) -> Any:
     except json.JSONDecodeError as error:
         place = f"line {error.lineno} column {error.colno}" if "\n" in text else f"column {error.colno}"
         raise UserError(f"{at} is not valid JSON: {error.msg} at {place}") from None
+    except UserError:
+        raise
+    except ValueError as error:  # a number of more digits than Python converts
+        raise UserError(f"{at}: {fault_of(error)}") from None
     except RecursionError:
         raise UserError(f"{at}: the JSON is nested too deeply") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -47,12 +48,13 @@ def class_file_indexes(labels: Sequence[str], names: Sequence[str], at: Place, c
     resolved = list(labels)
     for row, label in enumerate(labels):
         if is_whole(label):
-            if not 0 <= int(label) < len(names):
+            number = Decimal(label)
+            if not 0 <= number < len(names):
                 raise UserError(
                     f"{at(row)}: the label is {label}, but {class_file} names {len(names)} classes "
                     f"(0 to {len(names) - 1})"
                 )
-            resolved[row] = names[int(label)]
+            resolved[row] = names[int(number)]
     return class_indexes(resolved, names, at, str(class_file))
 
 
@@ -81,7 +83,7 @@ def distinct_labels(labels: Sequence[str], at: Place) -> list[str] | None:
         return None
     if len(distinct) < 2:
         raise UserError(f"{at(0)}: this and all other labels are {labels[0]!r}; expected at least two classes")
-    return sorted(distinct, key=int) if all(map(is_whole, distinct)) else sorted(distinct)
+    return sorted(distinct, key=Decimal) if all(map(is_whole, distinct)) else sorted(distinct)
 
 
 def read_class_file(path: str | Path) -> list[str]:
@@ -101,5 +103,5 @@ def read_class_file(path: str | Path) -> list[str]:
 
 
 def is_whole(label: str) -> bool:
-    """Whether a label is a whole number in digits."""
+    """Whether a label is a whole number in digits, of which there may be more than int() takes (some thousands)."""
     return _WHOLE.fullmatch(label) is not None

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from twinquant.errors import UserError
+from twinquant.json_text import fault_of
 
 logger = logging.getLogger("twinquant")
 
@@ -189,6 +190,8 @@ def _load_articles(path: str | Path) -> list[Any]:
         content = json.loads(text)
     except json.JSONDecodeError as error:
         raise UserError(f"{path} is not valid JSON: {error.msg} at line {error.lineno} column {error.colno}") from None
+    except ValueError as error:  # a number of more digits than Python converts
+        raise UserError(f"{path} is not SQuAD JSON: {fault_of(error)}") from None
     except RecursionError:
         raise UserError(f"{path} is not SQuAD JSON: it is nested too deeply") from None
     if not isinstance(content, dict) or not isinstance(content.get("data"), list):

@@ -1,15 +1,17 @@
 """Scores during training: kept in evaluations.json, and the best model so far as model.ckpt-best."""
 
-import json
 import logging
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from checkpoints.checkpoint import Checkpoint
 from tasks.base import Task
 from training.saves import RunFolder
 from twinquant.errors import UserError
 from twinquant.files import write_json_atomically
+from twinquant.json_text import parse_json
 
 logger = logging.getLogger("twinquant")
 
@@ -53,9 +55,20 @@ def describe_scores(scores: Mapping[str, float]) -> str:
 
 def _read(path: Path) -> list[dict]:
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-        if all(isinstance(entry["step"], int) and isinstance(entry["score"], float | int) for entry in entries):
-            return entries
-    except (OSError, ValueError, TypeError, KeyError):
-        entries = None
-    raise UserError(f"{path} is not a list of evaluations (step, score, scores); remove it to go on without them")
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    remedy = "is not a list of evaluations (step, score, scores); remove it to go on without them"
+    entries = parse_json(content, path, remedy)
+    if not isinstance(entries, list) or not all(map(_is_evaluation, entries)):
+        raise UserError(f"{path} {remedy}")
+    return entries
+
+
+def _is_evaluation(entry: Any) -> bool:
+    if not isinstance(entry, dict) or not isinstance(entry.get("scores"), dict):
+        return False
+    numbers = [entry.get("score"), *entry["scores"].values()]
+    return type(entry.get("step")) is int and all(
+        type(n) in (int, float) and abs(n) <= sys.float_info.max for n in numbers
+    )

@@ -31,6 +31,7 @@ from training.saves import RunFolder
 from training.schedule import number_of_steps
 from training.start import config_of, config_with_labels, start_of, vocab_file_of
 from training.teacher import teacher_config
+from twinquant.errors import UserError
 from twinquant.model_card import make_card, write_card
 from twinquant.run_record import RunRecord
 from twinquant.settings import CommonSettings
@@ -240,7 +241,11 @@ class RunModel:
         self.ranges = dict(self.checkpoint.ranges)
         self._load_backend()
         optimizer = self.processes.share_arrays(state.optimizer if state else {}, "optimizer")
-        self.backend.load_optimizer_state(optimizer)
+        try:
+            self.backend.load_optimizer_state(optimizer)
+        except UserError as error:
+            state_path = self.folder.state_path(self.resume_step)
+            raise UserError(f"cannot resume: {state_path} does not fit the model: {error}") from error
         logger.info("resuming from %s", self.folder.path(self.resume_step))
 
     def _finish_saves(self) -> None:

@@ -14,9 +14,11 @@ from safetensors.numpy import save
 from checkpoints.checkpoint import Checkpoint, load_checkpoint
 from checkpoints.checkpoint_state import write_checkpoint_state
 from checkpoints.hugging_face import write_hugging_face
+from checkpoints.safetensors_file import SafetensorsReader
 from checkpoints.tf_checkpoint import write_tf_checkpoint
 from twinquant.errors import UserError
 from twinquant.files import remove_folder, remove_temporaries, write_bytes_atomically
+from twinquant.json_text import parse_json
 from twinquant.model_card import write_card
 
 logger = logging.getLogger("twinquant")
@@ -121,6 +123,10 @@ class RunFolder:
         """The fingerprint of the run that wrote the checkpoint of that step."""
         return self._read_metadata(self.path(step))
 
+    def state_path(self, step: int) -> Path:
+        """The file beside the checkpoint of that step which holds the optimizer's state."""
+        return self._state_path(self.path(step))
+
     def _state_path(self, path: Path) -> Path:
         # Beside the bundle or the folder, not in it: it is written first, and the checkpoint's own name commits it.
         return path.with_name(path.name + STATE_SUFFIX)
@@ -133,15 +139,17 @@ class RunFolder:
         name = self._state_path(path)
         try:
             with safe_open(name, "numpy") as file:
-                return json.loads(file.metadata()["fingerprint"])
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+                fingerprint = parse_json(file.metadata()["fingerprint"], f"the fingerprint in {name}")
+        except (OSError, SafetensorError, KeyError, TypeError) as error:
             raise UserError(f"{name}: not a whole training state ({error})") from error
+        if not isinstance(fingerprint, dict) or type(fingerprint.get("processes", 1)) is not int:
+            raise UserError(f"{name}: not a whole training state (its fingerprint is no list of settings)")
+        return fingerprint
 
     def _read_state(self, path: Path, step: int) -> TrainingState:
         fingerprint = self._read_metadata(path)
-        with safe_open(self._state_path(path), "numpy") as file:
-            optimizer = {name: file.get_tensor(name) for name in file.keys()}
-        return TrainingState(step, fingerprint, optimizer)
+        reader = SafetensorsReader(self._state_path(path))
+        return TrainingState(step, fingerprint, {name: reader.read(name) for name in reader.names})
 
     def _remove_orphans(self) -> None:
         """Removes states and data files whose checkpoint was never finished, or was removed only in part."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from twinquant.errors import UserError
+from twinquant.json_text import fault_of
 
 _NAME = re.compile(r"(--?)?[A-Za-z][A-Za-z0-9_-]*")
 
@@ -49,7 +50,9 @@ def _read_pairs(path: str) -> list[tuple[str, Any]]:
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}.") from None
     except ValueError as error:
-        raise UserError(f"{path} is not a JSON file of arguments: {error}.") from None
+        raise UserError(f"{path} is not a JSON file of arguments: {fault_of(error)}.") from None
+    except RecursionError:
+        raise UserError(f"{path} is not a JSON file of arguments: it is nested too deeply.") from None
     if not isinstance(content, tuple):
         raise UserError(f"{path} must hold a JSON object of arguments, found a {type(content).__name__}.")
     return list(content)

@@ -79,15 +79,21 @@ def resolve_backend(
         installed = {name for name, package in _PACKAGES.items() if find_spec(package) is not None}
     if requested is not None:
         if requested not in installed:
-            there = f"installed: {', '.join(sorted(installed))}" if installed else "neither framework is"
-            raise UserError(f"--backend={requested} needs the package {_PACKAGES[requested]}, not installed; {there}.")
+            there = f" (installed: {', '.join(sorted(installed))})" if installed else ""
+            raise UserError(
+                f"--backend={requested} needs the package {_PACKAGES[requested]}, not installed{there}; "
+                f"pip install '.[{requested}]' installs it."
+            )
         return requested, None
     preferred, other = ("tensorflow", "pytorch") if dialect == "tensorflow" else ("pytorch", "tensorflow")
     if preferred in installed:
         return preferred, None
     if other in installed:
         return other, f"note: {_PACKAGES[preferred]} is not installed, so the backend is {other} (--backend chooses)."
-    raise UserError("neither tensorflow nor torch is installed; install one of them to run a model.")
+    raise UserError(
+        "neither tensorflow nor torch is installed, and one of them is needed to run a model; "
+        f"pip install '.[{preferred}]' or '.[{other}]' installs one."
+    )
 
 
 def merge_accumulation(parsed: ParsedFlags, dialect: str) -> None:

@@ -1,12 +1,12 @@
 """Where the files of a run are: the checkpoint, what lies beside it, and whether what the flags name exists."""
 
-import json
 import re
 from pathlib import Path
 
 from checkpoints.checkpoint_state import latest_checkpoint
 from twinquant.errors import UserError
 from twinquant.flags import ParsedFlags
+from twinquant.json_text import parse_json
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _CHECKPOINT_ENDINGS = (".bin", ".pt", ".pth", ".ckpt", ".safetensors", ".index", ".h5", ".npz")
@@ -81,10 +81,7 @@ def read_lower_case(vocab_file: str | None) -> bool | None:
     path = Path(vocab_file).parent / "tokenizer_config.json" if vocab_file is not None else None
     if path is None or not path.is_file():
         return None
-    try:
-        config = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise UserError(f"{path} is not a JSON file: {error}") from None
+    config = parse_json(path.read_bytes(), path)
     if not isinstance(config, dict):
         raise UserError(f"{path} must hold a JSON object, found {type(config).__name__}")
     lower = config.get("do_lower_case")
@@ -112,7 +109,9 @@ def _folder_of(checkpoint: str | None) -> Path | None:
     if not folder.is_dir():
         return folder.parent
     latest = None if any((folder / name).is_file() for name in _CONFIG_NAMES) else latest_checkpoint(folder)
-    return folder if latest is None or Path(latest) == folder else _folder_of(latest)
+    if latest is None:
+        return folder
+    return Path(latest) if Path(latest).is_dir() else Path(latest).parent
 
 
 def check_weights_given(parsed: ParsedFlags, dialect: str, prediction: str) -> None:

@@ -141,7 +141,7 @@ class PyTorchBackend(Backend):
     def load_optimizer_state(self, state: Mapping[str, np.ndarray]) -> None:
         self.optimizer = AdamW(self.parameters, self.optimizer_settings)
         self.optimizer.load_state(state)
-        self.loss_scale.from_array(state["loss_scale"])
+        self.loss_scale.from_array(state.get("loss_scale"))
 
     def describe_device(self) -> str:
         place = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"

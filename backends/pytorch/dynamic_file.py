@@ -5,7 +5,6 @@ quantized layer, every other tensor float32, all by canonical name. dynamic.json
 """
 
 import dataclasses
-import json
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +18,7 @@ from checkpoints.names import CLASSIFICATION, QUESTION_ANSWERING, expected_tenso
 from checkpoints.safetensors_file import SafetensorsReader, write_safetensors
 from twinquant.errors import UserError
 from twinquant.files import make_folder, write_files_atomically, write_json_atomically
+from twinquant.json_text import parse_json
 
 WEIGHTS_FILE = "model_int8.safetensors"
 SETTINGS_FILE = "dynamic.json"
@@ -81,11 +81,10 @@ def read_dynamic_file(folder: str | os.PathLike[str]) -> tuple[DynamicFile, dict
 
 def _read_description(path: Path) -> dict[str, Any]:
     try:
-        description = json.loads(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise UserError(f"{path} is truncated or is not a JSON file: {error}") from error
+    description = parse_json(content, path, "is truncated or is not a JSON file")
     found = description.get("format") if isinstance(description, dict) else None
     if found != _FORMAT:
         raise UserError(f"{path}: the format is {found!r}, expected {_FORMAT!r}")

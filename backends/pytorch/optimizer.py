@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from backends.base import OptimizerSettings, decays
+from backends.base import OptimizerSettings, decays, optimizer_slots
 
 # PyTorch's AdamW divides by 1 - beta**step. From this step on the float64 power is 0, so the division is by 1: no bias
 # correction, and the fused kernel (one pass over memory) can be used.
@@ -58,8 +58,9 @@ class AdamW:
         return arrays
 
     def load_state(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Restores what `state` gave."""
+        """Restores what `state` gave; UserError where an array is missing or of another shape."""
         for name, parameter in self.parameters.items():
             slots = self.adam.state[parameter]
-            slots["exp_avg"].copy_(torch.from_numpy(np.ascontiguousarray(arrays[f"{name}/adam_m"])))
-            slots["exp_avg_sq"].copy_(torch.from_numpy(np.ascontiguousarray(arrays[f"{name}/adam_v"])))
+            first, second = optimizer_slots(arrays, name, parameter.shape)
+            slots["exp_avg"].copy_(torch.from_numpy(np.ascontiguousarray(first)))
+            slots["exp_avg_sq"].copy_(torch.from_numpy(np.ascontiguousarray(second)))

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import tensorflow as tf
 
-from backends.base import OptimizerSettings, decays
+from backends.base import OptimizerSettings, decays, optimizer_slots
 
 
 class AdamW:
@@ -57,7 +57,8 @@ class AdamW:
         return arrays
 
     def load_state(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Restores what `state` gave."""
-        for name in self.parameters:
-            self.exp_avg[name].assign(arrays[f"{name}/adam_m"])
-            self.exp_avg_sq[name].assign(arrays[f"{name}/adam_v"])
+        """Restores what `state` gave; UserError where an array is missing or of another shape."""
+        for name, variable in self.parameters.items():
+            first, second = optimizer_slots(arrays, name, variable.shape.as_list())
+            self.exp_avg[name].assign(first)
+            self.exp_avg_sq[name].assign(second)

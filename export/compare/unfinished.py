@@ -6,15 +6,24 @@ The files lie in <output>/unfinished. A row is taken from there only where every
 import dataclasses
 import hashlib
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
 from export.compare.accuracy import Accuracy
 from export.compare.rows import Row
 from export.source import Source, hash_arrays
+from twinquant.errors import UserError
 from twinquant.files import make_folder, remove_folder, sha256_of_file, write_json_atomically
+from twinquant.json_text import parse_json
+
+logger = logging.getLogger("twinquant")
 
 FOLDER = "unfinished"
+_FIELDS: dict[str, Any] = {
+    "answers": dict, "right": dict, "scores": dict, "main_metric": str | None, "rows": int, "seconds": float | int,
+    "peak_bytes": int,
+}  # fmt: skip
 
 
 def row_key(row: Row, source: Source, data: str, settings: dict[str, Any], machine: dict[str, Any]) -> str:
@@ -48,9 +57,20 @@ def save(output: Path, key: str, accuracy: Accuracy) -> None:
 
 
 def load(output: Path, key: str) -> Accuracy | None:
-    """The pass that was kept under this key; None where there is none."""
+    """The pass that was kept under this key; None where there is none, or, with a warning, a damaged one."""
     path = output / FOLDER / f"{key}.json"
-    return Accuracy(**json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+    if not path.exists():
+        return None
+    try:
+        kept = parse_json(path.read_bytes(), path)
+        if not isinstance(kept, dict) or not all(
+            name in kept and isinstance(kept[name], kind) for name, kind in _FIELDS.items()
+        ):
+            raise UserError(f"{path} does not hold what it should")
+        return Accuracy(**{name: kept[name] for name in _FIELDS})
+    except UserError as error:
+        logger.warning("%s; the row is measured anew", error)
+        return None
 
 
 def forget(output: Path) -> None:

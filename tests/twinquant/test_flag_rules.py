@@ -34,7 +34,9 @@ def test_the_other_backend_is_said(installed, dialect, expected, absent):
 
 
 def test_a_missing_backend_is_refused():
-    with pytest.raises(UserError, match="--backend=pytorch needs the package torch, not installed; installed: tensor"):
+    with pytest.raises(
+        UserError, match=r"--backend=pytorch needs the package torch, not installed \(installed: tensor"
+    ):
         resolve_backend("pytorch", {"tensorflow"})
     with pytest.raises(UserError, match="neither tensorflow nor torch is installed"):
         resolve_backend(None, set())
