@@ -8,11 +8,10 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from export.compare.machine import describe_machine
-
 from benchmarks.commands import ROOT
 from twinquant.errors import UserError
 from twinquant.files import write_json_atomically
+from twinquant.machine import describe_machine
 
 SQUAD, GLUE = "squad", "glue"
 
