@@ -225,7 +225,10 @@ def _read_config(path: Path, metadata: dict[str, str]) -> BertConfig:
     config = BertConfig.from_json_file(config_file)
     if metadata["head"] != CLASSIFICATION:
         return config
-    labels = parse_json(metadata.get("labels", "null"), f"the list of labels in {path}")
+    try:
+        labels = parse_json(metadata.get("labels", "null"), path)
+    except UserError:
+        labels = None  # said below, with what the file holds
     if not isinstance(labels, list) or not labels or not all(isinstance(label, str) for label in labels):
         raise UserError(f"{path}: the labels are {metadata.get('labels')!r:.200}, expected a JSON list of names")
     return config.with_labels(labels)
