@@ -211,15 +211,17 @@ def print_table(task: str, rows: list[dict]) -> None:
     for each in rows:
         same = each["same_as_fp32"]
         cells = [each["stage"], each["backend"], len(each["seeds"])]
-        cells += [score_cell(each["summary"][name]) for name in names]
+        cells += [score_cell(each["summary"][name], len(each["seeds"])) for name in names]
         cells += ["" if same is None else f"{sum(same) / len(same):.2f} %"]
         cells += [round(sum(each["seconds"]) / len(each["seconds"]))]
         print(f"| {' | '.join(str(cell) for cell in cells)} |")
     print(flush=True)
 
 
-def score_cell(values: dict[str, float]) -> str:
-    """Mean and standard deviation, in percent: "83.10 ± 0.52"."""
+def score_cell(values: dict[str, float], runs: int) -> str:
+    """Mean and, of several runs, standard deviation, in percent: "83.10 ± 0.52"."""
+    if runs == 1:
+        return f"{100 * values['mean']:.2f}"
     return f"{100 * values['mean']:.2f} ± {100 * values['standard_deviation']:.2f}"
 
 

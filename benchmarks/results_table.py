@@ -168,14 +168,17 @@ def squad_table(results: dict) -> str:
 def glue_table(tasks: dict[str, dict]) -> str:
     """The main score of every task by stage and backend, in percent: mean and standard deviation over the seeds."""
     cells = {
-        (row["stage"], row["backend"], task): glue_results.score_cell(row["summary"][METRICS.get(task, "acc")])
+        (row["stage"], row["backend"], task): glue_results.score_cell(
+            row["summary"][METRICS.get(task, "acc")], len(row["seeds"])
+        )
         for task, results in tasks.items()
         for row in results["rows"]
     }
     runs = {len(row["seeds"]) for results in tasks.values() for row in results["rows"]}
     titles = [f"{glue_results.TASKS.get(task, 'THUCNews')} {METRICS.get(task, 'acc')}" for task in tasks]
     seeds = str(max(runs)) if len(runs) == 1 else f"{min(runs)} to {max(runs)}"
-    lines = [f"| run_glue.py, {seeds} seeds | backend | {' | '.join(titles)} |", "|---" * (len(tasks) + 2) + "|"]
+    counted = "1 seed" if seeds == "1" else f"{seeds} seeds"
+    lines = [f"| run_glue.py, {counted} | backend | {' | '.join(titles)} |", "|---" * (len(tasks) + 2) + "|"]
     measured = {(stage, backend) for stage, backend, _ in cells}
     stages = dict.fromkeys(stage for stage, _, _ in cells)
     for stage, backend in [(stage, name) for stage in stages for name in TITLES if (stage, name) in measured]:
@@ -191,7 +194,8 @@ def choice_table(paths: Iterable[Path]) -> str:
     """
     columns = {title_of(path, results): losses(path, results) for path in paths for results in [read_results(path)]}
     lines = [f"| quantization | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
-    for stage in dict.fromkeys(stage for column in columns.values() for stage in column):
+    measured = {stage for column in columns.values() for stage in column}
+    for stage in (stage for stage in glue_results.STAGES if stage in measured):
         cells = [f"{column[stage]:.2f}" if stage in column else "" for column in columns.values()]
         lines.append(f"| {stage_name(stage)} | {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -245,7 +249,8 @@ def describe(machine: dict) -> str:
         f"{TITLES[n]} {versions[key]}" for n, key in (("pytorch", "torch"), ("tensorflow",) * 2) if key in versions
     ]
     vnni = "with VNNI" if machine["vnni"] else "without VNNI"
-    return ", ".join([f"{machine['cores']} cores of {machine['cpu']} {vnni}", *frameworks])
+    cores = "1 core" if machine["cores"] == 1 else f"{machine['cores']} cores"
+    return ", ".join([f"{cores} of {machine['cpu']} {vnni}", *frameworks])
 
 
 if __name__ == "__main__":
