@@ -18,7 +18,7 @@ _STYLE = """
 .key span { display: inline-block; margin-right: 1.4em; } .key i { display: inline-block; width: 1.8em; height: 0;
   border-top: 3px solid; margin-right: .4em; vertical-align: middle; }
 th.sorts { cursor: pointer; } th.sorts:hover { background: #e8e8e8; } th[aria-sort=ascending]::after { content: " ▲"; }
-th[aria-sort=descending]::after { content: " ▼"; } tr.off td { color: #999; } figure img { max-width: 1240px; }
+th[aria-sort=descending]::after { content: " ▼"; } tr.off td { color: #999; } figure img { max-width: min(100%, 1240px); }
 td.best { font-weight: 600; } nav a { margin-right: .7em; }
 .tall { max-height: 75vh; overflow: auto; } .tall thead th { position: sticky; top: 0; z-index: 1; }
 """

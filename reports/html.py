@@ -17,7 +17,7 @@ th { font-weight: 600; background: #f5f5f5; border-bottom: 1px solid #bbb; }
 tr.groups th { text-align: center; border-bottom: none; color: #444; }
 th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: #fff; }
 th:first-child { background: #f5f5f5; } .begin { border-left: 1px solid #ccc; }
-figure { margin: 1em 0; } figure img { width: 100%; max-width: 1280px; height: auto; }
+figure { margin: 1em 0; } figure img { max-width: 100%; height: auto; }
 figcaption { color: #444; font-size: 13px; }
 """
 
