@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import json
 import logging
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,8 @@ def load(output: Path, key: str) -> Accuracy | None:
             name in kept and isinstance(kept[name], kind) for name, kind in _FIELDS.items()
         ):
             raise UserError(f"{path} does not hold what it should")
+        if not 0 < kept["seconds"] <= sys.float_info.max:
+            raise UserError(f"{path} has {kept['seconds']!r:.40} seconds, expected a number above zero")
         return Accuracy(**{name: kept[name] for name in _FIELDS})
     except UserError as error:
         logger.warning("%s; the row is measured anew", error)

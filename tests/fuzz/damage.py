@@ -108,7 +108,7 @@ def change_value(rng: Random, value: Any) -> Any:
             other_holder, other = rng.choice(places)
             holder[key] = copy.deepcopy(other_holder[other])
         else:
-            holder[key] = rng.choice(ODD_VALUES)
+            holder[key] = copy.deepcopy(rng.choice(ODD_VALUES))  # a later change must not reach the list itself
     return value[0] if value else None
 
 

@@ -260,13 +260,13 @@ def test_a_name_in_onnx_that_is_no_text(tmp_path: Path) -> None:
         run_check([f"--model={tmp_path}/onnx", f"--checkpoint={tmp_path}/model"])
 
 
-@pytest.mark.parametrize("name", ["answers", "main_metric", "seconds"])
-def test_a_row_of_an_interrupted_comparison(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(("name", "value"), [("answers", []), ("main_metric", 1), ("seconds", 0), ("rows", None)])
+def test_a_row_of_an_interrupted_comparison(tmp_path: Path, name: str, value: object) -> None:
     """A damaged one is measured anew."""
     unfinished.save(tmp_path, "0", ROW)
     assert unfinished.load(tmp_path, "0") == ROW
     path = tmp_path / "unfinished/0.json"
-    path.write_text(json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != name}))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
     assert unfinished.load(tmp_path, "0") is None
 
 
