@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from checkpoints.names import CLASSIFICATION, QUESTION_ANSWERING
 from export.settings import PRECISIONS, TARGETS
-from quantization.modes import MODE_NAMES
 from twinquant.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,7 +21,6 @@ _ALLOWED = {
     "task": ("squad", "glue"),
     "head": (QUESTION_ANSWERING, CLASSIFICATION),
     "precision": PRECISIONS,
-    "quant_mode": ("", *MODE_NAMES),
     "target": TARGETS,
     "portable": _FLAG,
     "int8_embeddings": _FLAG,

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from backends.base import OUTPUT_NAMES
 from export.integrity import check_graph
 from export.metadata import Metadata, read_metadata
 from twinquant.errors import UserError
@@ -117,9 +116,6 @@ class OnnxPredictor:
         self.path = path
         self.session = open_session(path, session_options(metadata, threads))
         self.outputs = [output.name for output in self.session.get_outputs()]
-        expected = list(OUTPUT_NAMES[metadata["head"]])
-        if self.outputs != expected:
-            raise UserError(f"{path} gives {', '.join(self.outputs)}, expected {', '.join(expected)}")
 
     def predict(self, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Logits by name, float32, for int32 input_ids, input_mask and segment_ids [B, S]."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from onnx import GraphProto, TensorProto, numpy_helper
 
+from backends.base import OUTPUT_NAMES
 from export.check import compare_on_batches, compare_on_task, make_reference, random_batches
 from export.cpu import has_vnni
 from export.grids import make_grids
@@ -17,7 +18,9 @@ from export.runtime import OnnxPredictor, read_model
 from export.settings import ExportSettings
 from export.source import Source, hash_arrays
 from export.verdict import Bounds, Verdict
+from quantization.modes import MODE_NAMES
 from tasks.base import Task
+from twinquant.errors import UserError
 
 _FRAMEWORKS = {"pytorch": "torch", "tensorflow": "tensorflow"}
 
@@ -70,6 +73,11 @@ def verify(
     Raises UserError where the model or the data cannot be read; what does not fit is in the verdict's failures.
     """
     proto, metadata = read_model(path)
+    if metadata["quant_mode"] not in ("", *MODE_NAMES):  # of single settings, or damaged
+        raise UserError(
+            f"{path} has the mode {metadata['quant_mode']!r:.60}, which cannot be checked; expected one of "
+            f"{', '.join(MODE_NAMES)}"
+        )
     settings = settings_of(metadata)
     verdict = Verdict(settings, file_bytes=bytes_by_type(proto.graph, path))
     verdict.failures += _foreign(metadata, source, settings)
@@ -96,6 +104,9 @@ def verify(
             verdict.layer_differences = layer_differences(path, metadata, source, settings, backend_name, batches)
         reference = make_reference(source, settings, backend_name)
         model = OnnxPredictor(path, metadata, check.threads)
+        expected = list(OUTPUT_NAMES[source.head])
+        if model.outputs != expected:
+            raise UserError(f"{path} gives {', '.join(model.outputs)}, expected {', '.join(expected)}")
         if task is None:
             verdict.comparison = compare_on_batches(model, reference, settings, random_batches(source))
         else:

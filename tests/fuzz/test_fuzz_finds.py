@@ -222,6 +222,7 @@ ONNX = {
     "precision": (prop("precision", "int7"), "its twinquant.precision is 'int7', expected one of 'fp32', 'int8',"),
     "task": (prop("task", "poetry"), "its twinquant.task is 'poetry', expected one of 'squad', 'glue'"),
     "mode": (prop("quant_mode", ""), "twinquant.precision 'int8' with twinquant.quant_mode '', and a mode belongs to"),
+    "mode of no name": (prop("quant_mode", "ft9"), "model.onnx has the mode 'ft9', which cannot be checked"),
     "excluded": (prop("quant_exclude", "{"), "its twinquant.quant_exclude is no JSON list of names"),
     "type of a constant": (
         lambda model: setattr(model.graph.initializer[0], "data_type", 99), "the constant .* has the unknown type 99"
