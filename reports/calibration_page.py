@@ -18,8 +18,8 @@ _STYLE = """
 .key span { display: inline-block; margin-right: 1.4em; } .key i { display: inline-block; width: 1.8em; height: 0;
   border-top: 3px solid; margin-right: .4em; vertical-align: middle; }
 th.sorts { cursor: pointer; } th.sorts:hover { background: #e8e8e8; } th[aria-sort=ascending]::after { content: " ▲"; }
-th[aria-sort=descending]::after { content: " ▼"; } tr.off td { color: #999; } figure img { max-width: min(100%, 1240px); }
-td.best { font-weight: 600; } nav a { margin-right: .7em; }
+th[aria-sort=descending]::after { content: " ▼"; } tr.off td { color: #999; }
+td.best { font-weight: 600; } nav a { margin-right: .7em; } figure img { max-width: min(100%, 1240px); }
 .tall { max-height: 75vh; overflow: auto; } .tall thead th { position: sticky; top: 0; z-index: 1; }
 """
 # Sorts by the number in data-v, or by text; a second click turns the order around.
