@@ -239,7 +239,8 @@ def provenance(files: list[dict]) -> str:
     commands = f"`{files[0]['command']}`"
     more = f" (and the like for {len(files) - 1} more)" if len(files) > 1 else ""
     days = " to ".join(dict.fromkeys((dates[0], dates[-1])))
-    return f"Measured {days} on {'; '.join(sorted(machines))}: {commands}{more}."
+    sources = "".join(f" Of this, {results['source']}." for results in files if "source" in results)
+    return f"Measured {days} on {'; '.join(sorted(machines))}: {commands}{more}.{sources}"
 
 
 def describe(machine: dict) -> str:

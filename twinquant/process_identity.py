@@ -32,6 +32,8 @@ def _boot() -> str | None:
 
 def _started_ticks(pid: Any) -> int | None:
     """Clock ticks from the machine's start to the process's (field 22 of /proc/<pid>/stat); None without a process."""
+    if not isinstance(pid, int):  # of a damaged record, and no part of a path
+        return None
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except OSError:

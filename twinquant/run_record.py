@@ -6,7 +6,6 @@ The entry is there from the start and follows the run, so that a run that was ki
 import contextlib
 import datetime
 import fcntl
-import json
 import logging
 import os
 import resource
@@ -21,6 +20,7 @@ from twinquant.command_line import HIDDEN, shown_command, without_secrets
 from twinquant.errors import UserError
 from twinquant.files import write_json_atomically
 from twinquant.git_revision import git_revision
+from twinquant.json_text import parse_json
 from twinquant.machine import describe_machine
 from twinquant.process_identity import is_gone, this_process
 
@@ -41,7 +41,7 @@ class RunRecord:
         program: str,
         argv: Sequence[str],
         settings: Mapping[str, Any],
-        facts: Mapping[str, Any] = {},  # noqa: B006 (never changed)
+        facts: Mapping[str, Any] | None = None,
         writes: bool = True,
     ) -> None:
         """
@@ -70,7 +70,7 @@ class RunRecord:
             "argv": without_secrets(argv),
             "command": shown_command(program, argv),
             "directory": os.getcwd(),
-            **facts,
+            **(facts or {}),
             "settings": _hide(dict(settings), _secrets(argv)),
             "versions": {"python": machine["python"], **machine["versions"]},
             "git": git_revision(),
@@ -143,10 +143,10 @@ def read_records(path: Path) -> list[dict[str, Any]]:
     Raises UserError where the file cannot be read or holds something else.
     """
     try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not JSON"
-        raise UserError(f"cannot read {path}: {reason}") from error
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    value = parse_json(content, path)
     runs = value.get("runs") if isinstance(value, dict) else None
     if not isinstance(runs, list) or not all(isinstance(run, dict) and isinstance(run.get("id"), str) for run in runs):
         raise UserError(f"{path} is no record of runs: expected an object with a list named runs")

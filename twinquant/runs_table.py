@@ -94,8 +94,10 @@ def describe_results(results: Any) -> str:
         return "-"
     told = []
     for name, value in results.items():
-        if isinstance(value, Mapping) and isinstance(value.get("mean"), float | int):
-            told.append(f"{name} {value['mean']:.4g} +- {value.get('standard_deviation', 0.0):.2g}")
+        if isinstance(value, Mapping):
+            mean, deviation = value.get("mean"), value.get("standard_deviation", 0.0)
+            if isinstance(mean, float | int) and isinstance(deviation, float | int):
+                told.append(f"{name} {mean:.4g} +- {deviation:.2g}")
         elif isinstance(value, float):
             told.append(f"{name} {value:.4g}")
     return ", ".join(told[:_SHOWN_SCORES]) or "-"

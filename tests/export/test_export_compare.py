@@ -4,11 +4,11 @@ import importlib.util
 import json
 import subprocess
 import sys
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
+from compare_page import check_page
 from tiny_bert import make_backend, require
 from tiny_exports import tiny_checkpoint
 
@@ -188,39 +188,6 @@ def test_backends_and_what_cannot_be_measured(
     page = (tmp_path / "report.html").read_text()
     check_page(page)
     assert page.count("<tr class=") == len(rows) + 1 and "not measured: the checkpoint has no ranges" in page
-
-
-class Page(HTMLParser):
-    """Collects what is not closed and what is fetched from elsewhere."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.references: list[str] = []
-        self.images = 0
-
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        if tag not in ("meta", "img", "br"):
-            self.open.append(tag)
-        for name, value in attributes:
-            if name in ("src", "href", "data", "srcset", "action"):
-                self.references.append(value or "")
-        self.images += tag == "img"
-        assert tag not in ("script", "link", "iframe", "object")
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        assert self.open[-1:] != ["style"] or ("url(" not in data and "@import" not in data)
-
-
-def check_page(text: str, images: int = 3) -> None:
-    page = Page()
-    page.feed(text)
-    page.close()
-    assert page.open == [] and page.images == images
-    assert all(reference.startswith("data:image/svg+xml;base64,") for reference in page.references)
 
 
 def test_without_right_answers(folder: Path, tmp_path: Path) -> None:

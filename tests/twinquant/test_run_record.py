@@ -128,8 +128,9 @@ def test_a_killed_run_is_told_from_a_running_one(tmp_path: Path) -> None:
         ({"pid": 2**22 + 1}, True),
         ({"boot": "another"}, True),
         ({"host": "elsewhere"}, None),
+        ({"pid": "1\0"}, True),
     ],
-    ids=["itself", "number used again", "no such number", "before a restart", "another machine"],
+    ids=["itself", "number used again", "no such number", "before a restart", "another machine", "no number"],
 )
 def test_whether_a_process_is_gone(changes: dict, gone: bool | None) -> None:
     assert is_gone(this_process() | changes) is gone
@@ -143,7 +144,18 @@ def test_nothing_is_written_where_there_is_no_folder(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"runs": [1]}', '{"runs": 5}', ""], ids=repr)
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param("{", id="cut-off"),
+        pytest.param("[]", id="a-list"),
+        pytest.param('{"runs": [1]}', id="a-number-as-run"),
+        pytest.param('{"runs": 5}', id="a-number-as-runs"),
+        pytest.param("", id="empty"),
+        pytest.param("[" * 100_000, id="nested-without-end"),
+        pytest.param('{"runs": [{"id": "\\ud800"}]}', id="half-of-a-surrogate-pair"),
+    ],
+)
 def test_a_damaged_record_is_kept_aside(content: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / FILE).write_text(content)
     with caplog.at_level(logging.WARNING, "twinquant"), recorded(record(tmp_path)) as run:

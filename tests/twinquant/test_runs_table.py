@@ -9,6 +9,7 @@ import pytest
 from twinquant.__main__ import main
 from twinquant.errors import UserError
 from twinquant.run_record import RunRecord
+from twinquant.runs_table import describe_results
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -49,7 +50,7 @@ def test_unreadable_records_are_named(tmp_path: Path, capsys: pytest.CaptureFixt
     (tmp_path / "bad/run.json").write_text("{")
     assert main(["runs", str(tmp_path)]) == 1
     out = capsys.readouterr().out
-    assert "finished" in out and f"not shown: cannot read {tmp_path}/bad/run.json: it is not JSON" in out
+    assert "finished" in out and f"not shown: {tmp_path}/bad/run.json is not a JSON file: " in out
 
 
 def test_strange_values_are_shown_as_unknown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -84,3 +85,12 @@ def test_from_a_clone(tmp_path: Path) -> None:
     done = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True)
     assert done.returncode == 0 and "run_squad.py" in done.stdout, done.stderr
     assert "runs " in subprocess.run(words[:3], cwd=REPOSITORY, capture_output=True, text=True).stdout
+
+
+@pytest.mark.parametrize(
+    "scores",
+    [{"acc": {"mean": 0.5, "standard_deviation": "x"}}, {"acc": {"mean": []}}, {"acc": "x"}, 5, None],
+    ids=repr,
+)
+def test_results_of_a_damaged_record(scores: object) -> None:
+    assert describe_results(scores) == "-"
