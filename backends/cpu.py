@@ -11,12 +11,21 @@ _BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 
 def has_bfloat16(cpuinfo: str | Path = "/proc/cpuinfo") -> bool:
     """Whether the CPU multiplies bfloat16 itself; False where that cannot be told."""
+    return bool(_BFLOAT16_FLAGS & _words(cpuinfo, "flags", "features"))
+
+
+def is_amd_with_avx512(cpuinfo: str | Path = "/proc/cpuinfo") -> bool:
+    """Whether this is a CPU of AMD's with AVX-512, which MKL does not use there; False where that cannot be told."""
+    return "AuthenticAMD" in _words(cpuinfo, "vendor_id") and "avx512f" in _words(cpuinfo, "flags")
+
+
+def _words(cpuinfo: str | Path, *fields: str) -> set[str]:
+    """What /proc/cpuinfo says in lines that begin so; nothing where there is no such file."""
     try:
         lines = Path(cpuinfo).read_text().splitlines()
     except OSError:
-        return False
-    flags = [line.partition(":")[2].split() for line in lines if line.lower().startswith(("flags", "features"))]
-    return any(_BFLOAT16_FLAGS.intersection(words) for words in flags)
+        return set()
+    return {word for line in lines if line.lower().startswith(fields) for word in line.partition(":")[2].split()}
 
 
 def half_precision_pays() -> bool:

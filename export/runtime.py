@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from export.cpu import has_vnni
 from export.integrity import check_graph
 from export.metadata import Metadata, read_metadata
 from twinquant.errors import UserError
@@ -53,18 +54,26 @@ def import_onnxruntime() -> Any:
     return onnxruntime
 
 
-def session_entries(metadata: Metadata) -> dict[str, str]:
-    """onnxruntime's session options, by name, that the model's numbers depend on; see `session_options`."""
+def session_entries(metadata: Metadata, cpu: str = "this") -> dict[str, str]:
+    """onnxruntime's session options, by name, that the model's numbers depend on; see `session_options`.
+
+    Args:
+        cpu: where the model will run, see `export.cpu.has_vnni`.
+    """
     if metadata["target"] != "onnxruntime":
         return {_NO_QUANTIZED_FUSION: "1"}
-    return {} if metadata.flag("reduce_range") else {EXACT_WITHOUT_VNNI: "1"}
+    # Not with VNNI: onnxruntime 1.31.1 heeds the option there as well, and its kernels for unsigned weights, which make
+    # no use of VNNI, then need twice the time for the same integers.
+    if metadata.flag("reduce_range") or has_vnni(cpu):
+        return {}
+    return {EXACT_WITHOUT_VNNI: "1"}
 
 
 def session_options(metadata: Metadata, threads: int = 0):
     """How the model is to be run for its numbers to be those of its checkpoint.
 
     A model for OpenVINO or TensorRT runs as it is written, each rounding by itself: onnxruntime's own fusion of signed
-    pairs is not what those runtimes do. int8 weights of 8 bits are multiplied exactly also on CPUs without VNNI.
+    pairs is not what those runtimes do. int8 weights of 8 bits are multiplied exactly, on CPUs without VNNI too.
 
     Args:
         threads: threads within an operator; 0: one per core.

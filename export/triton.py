@@ -146,7 +146,7 @@ def _comments(metadata: Metadata) -> list[str]:
     words = [metadata["precision"], *([f"mode {metadata.mode_name}"] if metadata.mode_name else [])]
     text = f"BERT ({metadata['task']}), {', '.join(words)}, for {metadata['target']}."
     # Triton's ONNX Runtime backend knows one session option, and it is another one (onnxruntime_backend, issue 107).
-    if metadata["precision"] != "fp32" and EXACT_WITHOUT_VNNI in session_entries(metadata):
+    if metadata["precision"] != "fp32" and EXACT_WITHOUT_VNNI in session_entries(metadata, cpu="avx2"):
         logger.warning("warning: for Triton: %s", _NEEDS_VNNI)
         text += " " + _NEEDS_VNNI
     return textwrap.wrap(text, 100, break_long_words=False, break_on_hyphens=False)

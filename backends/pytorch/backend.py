@@ -13,6 +13,7 @@ from backends.cpu import half_precision_pays
 from backends.loss_scale import LossScale
 from backends.pytorch.losses import distillation_loss, task_loss
 from backends.pytorch.model import Settings, build_model, parameters_by_name
+from backends.pytorch.onednn_linear import onednn_pays
 from backends.pytorch.optimizer import AdamW
 from backends.pytorch.quantizers import Quantization
 from checkpoints.names import expected_tensors
@@ -48,7 +49,9 @@ class PyTorchBackend(Backend):
         elif self.runtime.half and half_precision_pays():
             self.product_dtype = torch.bfloat16
         self.quantization = Quantization(self.device)
-        self.settings = Settings(self.quantization, self.product_dtype, self.runtime.dropout)
+        # The compiler chooses its products itself.
+        onednn = not self.runtime.compile and onednn_pays(self.device, self.product_dtype)
+        self.settings = Settings(self.quantization, self.product_dtype, self.runtime.dropout, onednn)
         self.model = build_model(self.config, self.head, self.num_labels, self.settings).to(self.device)
         found = parameters_by_name(self.model)
         expected = expected_tensors(self.config, self.head, self.num_labels)

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from backends.base import MASK_VALUE
+from backends.pytorch.onednn_linear import OneDnnLinear
 from backends.pytorch.quantizers import Quantization
 from checkpoints.config import BertConfig
 from checkpoints.names import CLASSIFICATION
@@ -32,9 +33,12 @@ def activation_function(config: BertConfig):
 class Settings:
     """What all modules of one model share: quantizers, dropout and the type of matrix products."""
 
-    def __init__(self, quantization: Quantization, product_dtype: torch.dtype, dropout: bool) -> None:
+    def __init__(
+        self, quantization: Quantization, product_dtype: torch.dtype, dropout: bool, onednn: bool = False
+    ) -> None:
         self.quantization = quantization
         self.product_dtype = product_dtype
+        self.onednn = onednn  # see onednn_linear.py
         self.dropout_enabled = dropout
         self.training = False
 
@@ -54,6 +58,10 @@ class Settings:
             return a @ b
         return (a.to(self.product_dtype) @ b.to(self.product_dtype)).float()
 
+    def linear(self, x: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
+        """x @ kernel^T like `matmul`; kernel: [out, in]."""
+        return OneDnnLinear.apply(x, kernel) if self.onednn else self.matmul(x, kernel.t())
+
 
 class Dense(nn.Module):
     """x @ kernel + bias with fake(kernel) and fake(x @ kernel); x comes in fake-quantized by its input quantizer."""
@@ -67,7 +75,7 @@ class Dense(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:  # [B, S, in] -> [B, S, out]
         quantize = self.settings.quantization
         kernel = quantize.weight(self.kernel, f"{self.scope}/kernel_quantizer")
-        product = self.settings.matmul(x, kernel.t())
+        product = self.settings.linear(x, kernel)
         product = quantize.scaled(product, [f"{self.scope}/input_quantizer", f"{self.scope}/kernel_quantizer"])
         (product,) = quantize(product, [f"{self.scope}/aftergemm_quantizer"])
         return product + self.bias

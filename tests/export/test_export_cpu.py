@@ -8,6 +8,8 @@ from tiny_exports import tiny_source
 from export.commands import choose_settings
 from export.cpu import has_vnni
 from export.flags import parse_onnx_flags
+from export.metadata import Metadata
+from export.runtime import EXACT_WITHOUT_VNNI, session_entries
 from export.settings import ExportSettings
 
 REQUIRED = ["--checkpoint=c", "--output=o"]
@@ -48,6 +50,16 @@ def settings(*words: str) -> ExportSettings:
 def test_reduced_range_is_chosen_by_the_cpu(words: str, reduce_range: bool, vnni: bool) -> None:
     found = settings(*words.split())
     assert (found.reduce_range, found.vnni) == (reduce_range, vnni)
+
+
+@pytest.mark.parametrize(
+    ("reduce_range", "cpu", "expected"),
+    [("false", "avx2", True), ("false", "vnni", False), ("true", "avx2", False), ("true", "vnni", False)],
+)
+def test_the_exact_kernels_are_asked_for_where_they_are_needed(reduce_range: str, cpu: str, expected: bool) -> None:
+    """With VNNI onnxruntime would multiply at half the speed, to the same integers."""
+    metadata = Metadata({"target": "onnxruntime", "reduce_range": reduce_range})
+    assert (EXACT_WITHOUT_VNNI in session_entries(metadata, cpu)) is expected
 
 
 def test_reduced_weights_cannot_saturate() -> None:
