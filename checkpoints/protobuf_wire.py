@@ -4,11 +4,12 @@ Source of the format: protobuf.dev, "Encoding". Only varints, 32-bit, 64-bit and
 """
 
 from collections.abc import Iterator
+from mmap import mmap
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 
 
-def read_varint(data: bytes, position: int) -> tuple[int, int]:
+def read_varint(data: bytes | mmap, position: int) -> tuple[int, int]:
     """The unsigned varint (at most 64 bits) at `position` and the position after it; ValueError if it does not end."""
     value = 0
     for count, byte in enumerate(data[position : position + 10]):

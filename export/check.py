@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from export.settings import ExportSettings
 from export.source import Source
 from tasks.base import Outputs, PredictionSet, Task
 from training.prediction import Predictor, predict_all
+from twinquant.memory import release_freed_memory
 
 
 @dataclass
@@ -49,16 +50,48 @@ class Comparison:
         return abs(self.main_scores[0] - self.main_scores[1]) if self.main_scores is not None else 0.0
 
 
-def make_reference(source: Source, settings: ExportSettings, backend_name: str) -> Backend:
+_RELEASE_EVERY = 1 << 26
+
+
+class _UsedUp(Mapping[str, np.ndarray]):
+    """Tensors each of which is let go once it is read: a backend that loads them then does not double the memory."""
+
+    def __init__(self, tensors: dict[str, np.ndarray]) -> None:
+        self._tensors = tensors
+        self._freed = 0
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if self._freed >= _RELEASE_EVERY:
+            release_freed_memory()
+            self._freed = 0
+        tensor = self._tensors.pop(name)
+        self._freed += tensor.nbytes
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+
+def make_reference(source: Source, settings: ExportSettings, backend_name: str, use_up: bool = False) -> Backend:
     """The checkpoint under a backend, computing what the model is meant to: same mode, weight bits and embeddings.
 
     For an int8-dynamic model that is the float model: backends find no ranges at run time.
+
+    Args:
+        use_up: the source's tensors are not needed any more, and their memory is freed.
     """
     backend = create_backend(backend_name, source.config, source.head, num_labels=source.num_labels)
-    backend.load(rounded_tables(source.tensors) if settings.int8_embeddings else source.tensors)
     mode = settings.effective_mode
+    ranges = source.ranges(mode) if mode is not None else {}
+    tensors = source.take_tensors() if use_up else source.tensors
+    if settings.int8_embeddings:
+        tensors = rounded_tables(tensors)
+    backend.load(_UsedUp(tensors) if use_up else tensors)
     if mode is not None:
-        backend.set_quantization(mode, source.ranges(mode))
+        backend.set_quantization(mode, ranges)
     return backend
 
 
@@ -77,21 +110,29 @@ def random_batches(source: Source, seed: int = 0) -> list[Batch]:
 
 
 def compare_on_batches(
-    model: Predictor, reference: Backend, settings: ExportSettings, batches: Sequence[Batch]
+    open_model: Callable[[], Predictor],
+    open_reference: Callable[[], Backend],
+    settings: ExportSettings,
+    batches: Sequence[Batch],
 ) -> Comparison:
-    """Compares logits.
+    """Compares logits. The reference is opened first, and let go before the model is: each may need the whole memory.
 
     Of a quantized model `relative` is the mean difference as a share of what fake quantization changes in the reference
     or, of an int8-dynamic one, of the logits' standard deviation.
     """
+    reference = open_reference()
     expected = [reference.predict(batch) for batch in batches]
+    moved = 0.0
+    if settings.mode is not None:
+        reference.set_quantization(None, {})
+        moved = float(_all_differences([reference.predict(batch) for batch in batches], expected, batches).mean())
+    del reference
+    model = open_model()
     differences = _all_differences([model.predict(batch) for batch in batches], expected, batches)
     comparison = Comparison(
         sum(len(batch["input_ids"]) for batch in batches), float(differences.max()), float(differences.mean())
     )
     if settings.mode is not None:
-        reference.set_quantization(None, {})
-        moved = _all_differences([reference.predict(batch) for batch in batches], expected, batches).mean()
         comparison.relative, comparison.relative_to = _ratio(comparison.mean, moved), "what quantization changes"
     elif settings.precision == "int8-dynamic":
         spread = np.concatenate([logits.ravel() for outputs in expected for logits in outputs.values()]).std()
@@ -99,16 +140,30 @@ def compare_on_batches(
     return comparison
 
 
-def compare_on_task(model: Predictor, reference: Predictor, task: Task, batch_size: int, longest: int) -> Comparison:
-    """Compares logits, answers and scores on all labeled prediction sets of a task; `longest`: max_seq_length."""
+def compare_on_task(
+    open_model: Callable[[], Predictor],
+    open_reference: Callable[[], Predictor],
+    task: Task,
+    batch_size: int,
+    longest: int,
+) -> Comparison:
+    """Compares logits, answers and scores on all labeled prediction sets of a task; `longest`: max_seq_length.
+
+    The reference is opened first, and let go before the model is: each may need the whole memory.
+    """
+    prediction_sets = [(one, one.features()) for one in task.prediction_sets()]
+
+    def outputs_of(name: str, predictor: Predictor) -> list[Outputs]:
+        return [
+            predict_all(predictor, features, batch_size, longest, bar=f"check the {name}")
+            for _, features in prediction_sets
+        ]
+
+    all_expected = outputs_of("checkpoint", open_reference())
+    all_ours = outputs_of("model", open_model())
     differences = []
     comparison = Comparison(0, 0.0, 0.0)
-    for prediction_set in task.prediction_sets():
-        features = prediction_set.features()
-        ours, expected = (
-            predict_all(one, features, batch_size, longest, bar=f"check the {name}")
-            for name, one in (("model", model), ("checkpoint", reference))
-        )
+    for (prediction_set, features), ours, expected in zip(prediction_sets, all_ours, all_expected, strict=True):
         for name in expected:
             for one, other, length in zip(ours[name], expected[name], features.lengths, strict=True):
                 differences.append(np.abs(one - other)[: None if task.head == CLASSIFICATION else length])

@@ -8,6 +8,7 @@ from export.builder import GraphBuilder
 from export.grids import row_grid
 
 NAMES = ("word_embeddings", "token_type_embeddings", "position_embeddings")
+_ROWS_AT_ONCE = 2048
 
 
 class Tables:
@@ -64,6 +65,9 @@ def rounded_tables(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     rounded = dict(tensors)
     for name in NAMES:
         table = tensors[f"bert/embeddings/{name}"]
-        grid = row_grid(name, table)
-        rounded[f"bert/embeddings/{name}"] = grid.integers(table).astype(np.float32) * grid.scale[:, None]
+        rounded[f"bert/embeddings/{name}"] = result = np.empty_like(table)
+        for start in range(0, len(table), _ROWS_AT_ONCE):  # the whole table's intermediate results are several tables
+            rows = table[start : start + _ROWS_AT_ONCE]
+            grid = row_grid(name, rows)
+            result[start : start + _ROWS_AT_ONCE] = grid.integers(rows).astype(np.float32) * grid.scale[:, None]
     return rounded

@@ -46,8 +46,9 @@ def kernel_use(path: str | Path, metadata: Metadata, positions: int = 128) -> Ke
     batch = dict.fromkeys(("input_ids", "input_mask", "segment_ids"), np.zeros((1, positions), np.int32))
     batch["input_mask"] = np.ones((1, positions), np.int32)
     with tempfile.TemporaryDirectory() as folder:
-        options = session_options(metadata, threads=1)
-        options.optimized_model_filepath = str(Path(folder, "optimized.onnx"))
+        options = session_options(metadata, threads=1, lean=True)
+        if metadata["precision"] != "fp32":
+            options.optimized_model_filepath = str(Path(folder, "optimized.onnx"))
         # Constants apart: the optimized model must be readable where the model itself was too large for one file.
         options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "optimized.data")
         options.enable_profiling = True
@@ -55,8 +56,10 @@ def kernel_use(path: str | Path, metadata: Metadata, positions: int = 128) -> Ke
         session = open_session(path, options)
         run_session(session, batch, path)
         events = json.loads(Path(session.end_profiling()).read_text())
-        graph = onnx.load(options.optimized_model_filepath, load_external_data=False).graph
-    use = KernelUse(dequantized_weights=_dequantized_weights(graph))
+        use = KernelUse()
+        if options.optimized_model_filepath:
+            graph = onnx.load(options.optimized_model_filepath, load_external_data=False).graph
+            use.dequantized_weights = _dequantized_weights(graph)
     for event in events:
         arguments = event.get("args", {})
         operator = arguments.get("op_name")

@@ -22,12 +22,15 @@ from checkpoints.names import CLASSIFICATION, QUESTION_ANSWERING
 from export.embeddings import rounded_tables
 from export.grids import make_grids
 from export.metadata import Metadata
+from export.model_outline import read_outline
 from export.portable_form import rounded_biases
 from export.runtime import open_session, run_session, session_options
 from export.settings import ExportSettings
 from export.source import Source
+from twinquant.memory import large_blocks_freed_at_once, release_freed_memory
 
 _FINAL = "final_input_quantizer"  # sees the last layer's output, and belongs to none
+_WORDS = "bert/embeddings/word_embeddings"
 
 
 def layer_differences(
@@ -47,23 +50,28 @@ def layer_differences(
     assert mode is not None
     ranges = source.ranges(mode)
     mode = dataclasses.replace(mode, enabled=mode.enabled - {_FINAL})
-    config = dataclasses.replace(source.config, num_hidden_layers=1)
+    words, own_batches = _words_used(batches)
+    config = dataclasses.replace(source.config, num_hidden_layers=1, vocab_size=len(words))
     reference = create_backend(backend_name, config, QUESTION_ANSWERING)
     probe = np.random.default_rng(0).standard_normal((2, config.hidden_size)).astype(np.float32)
-    tensors = rounded_tables(source.tensors) if settings.int8_embeddings else source.tensors
+    tensors = source.tensors | {_WORDS: source.tensors[_WORDS][words]}
+    if settings.int8_embeddings:
+        tensors = rounded_tables(tensors)
     if settings.portable:
         tensors = rounded_biases(tensors, make_grids(mode, ranges, source.config.num_hidden_layers))
-    found = _run_layers(path, metadata, source.config.num_hidden_layers, batches)
+    with large_blocks_freed_at_once():
+        found = _run_layers(path, metadata, source.config.num_hidden_layers, batches)
+    release_freed_memory()
     layers = range(source.config.num_hidden_layers)
     floats, expected = [], []
     for layer in layers:  # all float passes first: a backend may compile anew when its quantization changes
         reference.load(_one_layer(tensors, layer, probe))
-        floats.append([reference.predict(batch) for batch in batches])
+        floats.append([reference.predict(batch) for batch in own_batches])
     for layer in layers:
         reference.load(_one_layer(tensors, layer, probe))
         own = dataclasses.replace(mode, excluded=frozenset(_of_layer(dict.fromkeys(mode.excluded), layer)))
         reference.set_quantization(own, _of_layer(ranges, layer))
-        expected.append([reference.predict(batch) for batch in batches])
+        expected.append([reference.predict(batch) for batch in own_batches])
     shares = []
     for layer in layers:
         difference, moved = 0.0, 1e-12
@@ -83,9 +91,17 @@ def layer_differences(
     return shares
 
 
+def _words_used(batches: Sequence[Batch]) -> tuple[np.ndarray, list[Batch]]:
+    """The token ids of the batches, and the batches by their places: most of the table need not be loaded so often."""
+    words = np.unique(np.concatenate([batch["input_ids"].ravel() for batch in batches]))
+    return words, [
+        {**batch, "input_ids": np.searchsorted(words, batch["input_ids"]).astype(np.int32)} for batch in batches
+    ]
+
+
 def _run_layers(path: Path, metadata: Metadata, layers: int, batches: Sequence[Batch]) -> list[list[np.ndarray]]:
     """Per layer and batch: the layer's output for the embeddings: [B * S, H] or [B, S, H], or [B, H]."""
-    model = onnx.load(path, load_external_data=False)
+    model = read_outline(path)
     names = [_output(layer) for layer in range(layers)]
     _feed_with_embeddings(model.graph, names)
     del model.graph.output[:]
@@ -95,7 +111,7 @@ def _run_layers(path: Path, metadata: Metadata, layers: int, batches: Sequence[B
             _link(path.parent / entry, Path(folder, entry))
         Path(folder, "layers.onnx").write_bytes(model.SerializeToString())
         del model
-        session = open_session(Path(folder, "layers.onnx"), session_options(metadata), path)
+        session = open_session(Path(folder, "layers.onnx"), session_options(metadata, lean=True), path)
         outputs = [run_session(session, batch, path) for batch in batches]
     return [list(of_layer) for of_layer in zip(*outputs, strict=True)]
 

@@ -19,26 +19,26 @@ if TYPE_CHECKING:
 # Session options of a model's own, see `session_options`.
 _NO_QUANTIZED_FUSION = "session.disable_quant_qdq"
 EXACT_WITHOUT_VNNI = "session.x64quantprecision"
+# Weights by themselves: onnxruntime's pool of memory grows in powers of two, and keeps what it read the file into.
+_NO_POOL_FOR_WEIGHTS = "session.use_device_allocator_for_initializers"
 
 
 def read_model(path: str | Path) -> tuple[onnx.ModelProto, Metadata]:
-    """The model's message, without external data, and its metadata.
+    """The model's message, with its large constants left in the file (`export.model_outline`), and its metadata.
 
     Raises UserError for a file that cannot be read, is no ONNX model, is cut off, or was written by something else.
     """
     # Imported here because running a model needs no onnx, whose memory would count as the model's in a comparison.
-    import onnx
     from google.protobuf.message import DecodeError
 
+    from export.model_outline import read_outline
+
     try:
-        data = Path(path).read_bytes()
+        proto = read_outline(path)
     except OSError as error:
         raise UserError(f"cannot read the model {path}: {error.strerror}") from error
-    try:
-        proto = onnx.load_model_from_string(data)
-    except DecodeError as error:
+    except (DecodeError, ValueError) as error:
         raise UserError(f"{path} is damaged, cut off or no ONNX file: it cannot be decoded") from error
-    del data
     if not proto.HasField("graph") or not proto.graph.node:
         raise UserError(f"{path} is no ONNX model: it holds no graph")
     check_graph(proto, str(path))
@@ -69,7 +69,7 @@ def session_entries(metadata: Metadata, cpu: str = "this") -> dict[str, str]:
     return {EXACT_WITHOUT_VNNI: "1"}
 
 
-def session_options(metadata: Metadata, threads: int = 0):
+def session_options(metadata: Metadata, threads: int = 0, lean: bool = False):
     """How the model is to be run for its numbers to be those of its checkpoint.
 
     A model for OpenVINO or TensorRT runs as it is written, each rounding by itself: onnxruntime's own fusion of signed
@@ -77,10 +77,13 @@ def session_options(metadata: Metadata, threads: int = 0):
 
     Args:
         threads: threads within an operator; 0: one per core.
+        lean: needs less memory than a session as users open it.
     """
     options = import_onnxruntime().SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
+    if lean:
+        options.add_session_config_entry(_NO_POOL_FOR_WEIGHTS, "1")
     for name, value in session_entries(metadata).items():
         options.add_session_config_entry(name, value)
     return options
@@ -119,11 +122,11 @@ def model_feeds(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 class OnnxPredictor:
-    """Predicts with a model file; see `training.prediction.Predictor`."""
+    """Predicts with a model file; see `training.prediction.Predictor`. Arguments: see `session_options`."""
 
-    def __init__(self, path: str | Path, metadata: Metadata, threads: int = 0) -> None:
+    def __init__(self, path: str | Path, metadata: Metadata, threads: int = 0, lean: bool = False) -> None:
         self.path = path
-        self.session = open_session(path, session_options(metadata, threads))
+        self.session = open_session(path, session_options(metadata, threads, lean))
         self.outputs = [output.name for output in self.session.get_outputs()]
 
     def predict(self, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

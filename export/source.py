@@ -83,6 +83,12 @@ class Source:
             raise UserError(f"quant_exclude in the calibration.json of {self.name} is no list of names of quantizers")
         return excluded
 
+    def take_tensors(self) -> dict[str, np.ndarray]:
+        """The tensors, which the source has no longer: their memory is the caller's to free."""
+        tensors, self.tensors = self.tensors, {}
+        self.checkpoint.tensors = {}
+        return tensors
+
     def ranges(self, mode: Mode) -> Ranges:
         """The ranges that the mode needs; UserError for the first that is missing or of the wrong shape."""
         return select_ranges(self.checkpoint.ranges, self.tensors, mode, self.name)

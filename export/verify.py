@@ -2,6 +2,7 @@
 
 import importlib.util
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from onnx import GraphProto, TensorProto, numpy_helper
@@ -21,6 +22,7 @@ from export.verdict import Bounds, Verdict
 from quantization.modes import MODE_NAMES
 from tasks.base import Task
 from twinquant.errors import UserError
+from twinquant.memory import large_blocks_freed_at_once, release_freed_memory
 
 _FRAMEWORKS = {"pytorch": "torch", "tensorflow": "tensorflow"}
 
@@ -65,7 +67,7 @@ def verify(
     bounds: Bounds,
     task: Task | None = None,
 ) -> Verdict:
-    """Checks the model file `path` against the checkpoint it was made from.
+    """Checks the model file `path` against the checkpoint it was made from; the source has no tensors after it.
 
     Args:
         task: the data to compare on; None: random tokens.
@@ -93,27 +95,36 @@ def verify(
     if settings.precision != "fp32":
         verdict.expected_int8 = expected_int8_products(settings.precision, layers, grids)
     positions = min(check.positions, source.config.max_position_embeddings)
-    verdict.kernels = kernel_use(path, metadata, positions)
     verdict.notes += _notes(settings)
     backend_name = check.backend or installed_backend()
     if backend_name is None:
         verdict.notes.append("not compared with the checkpoint: neither torch nor tensorflow is installed")
     else:
+        batches = random_batches(source)
         if settings.precision == "int8":  # before the whole reference is in memory
-            batches = random_batches(source)
             verdict.layer_differences = layer_differences(path, metadata, source, settings, backend_name, batches)
-        reference = make_reference(source, settings, backend_name)
-        model = OnnxPredictor(path, metadata, check.threads)
-        expected = list(OUTPUT_NAMES[source.head])
-        if model.outputs != expected:
-            raise UserError(f"{path} gives {', '.join(model.outputs)}, expected {', '.join(expected)}")
+            release_freed_memory()
+        open_reference = partial(make_reference, source, settings, backend_name, use_up=True)
+        open_model = partial(_open_model, path, metadata, check.threads, list(OUTPUT_NAMES[source.head]))
         if task is None:
-            verdict.comparison = compare_on_batches(model, reference, settings, random_batches(source))
+            verdict.comparison = compare_on_batches(open_model, open_reference, settings, batches)
         else:
             length = min(check.max_seq_length, source.config.max_position_embeddings)
-            verdict.comparison = compare_on_task(model, reference, task, check.batch_size, length)
+            verdict.comparison = compare_on_task(open_model, open_reference, task, check.batch_size, length)
+    release_freed_memory()
+    with large_blocks_freed_at_once():
+        verdict.kernels = kernel_use(path, metadata, positions)
     verdict.judge(bounds)
     return verdict
+
+
+def _open_model(path: Path, metadata: Metadata, threads: int, expected: list[str]) -> OnnxPredictor:
+    release_freed_memory()
+    with large_blocks_freed_at_once():
+        model = OnnxPredictor(path, metadata, threads, lean=True)
+    if model.outputs != expected:
+        raise UserError(f"{path} gives {', '.join(model.outputs)}, expected {', '.join(expected)}")
+    return model
 
 
 def bytes_by_type(graph: GraphProto, path: Path) -> dict[str, int]:
@@ -122,15 +133,11 @@ def bytes_by_type(graph: GraphProto, path: Path) -> dict[str, int]:
     inside = 0
     for constant in graph.initializer:
         kind = TensorProto.DataType.Name(constant.data_type).lower().replace("float", "float32")
-        size = _size(constant)
+        external = {entry.key: entry.value for entry in constant.external_data}
+        size = int(external["length"]) if "length" in external else len(constant.raw_data)
         sizes[kind] = sizes.get(kind, 0) + size
-        inside += len(constant.raw_data)
+        inside += size if external.get("location", path.name) == path.name else 0
     return sizes | {"graph": path.stat().st_size - inside}
-
-
-def _size(constant: TensorProto) -> int:
-    external = {entry.key: entry.value for entry in constant.external_data}
-    return int(external["length"]) if "length" in external else len(constant.raw_data)
 
 
 def _foreign(metadata: Metadata, source: Source, settings: ExportSettings) -> list[str]:
