@@ -1,4 +1,4 @@
-"""README's tables of measured results: made from the JSON files of benchmarks/results, or measured anew first.
+"""The tables of measured results: made from the JSON files of benchmarks/results, or measured anew first.
 
 python -m benchmarks.results_table                    write the tables from benchmarks/results/*.json
 python -m benchmarks.results_table --data FOLDER      measure first (hours), which writes these files
@@ -24,6 +24,8 @@ from twinquant.main import run_main
 FOLDER = ROOT / "benchmarks" / "results"
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 CHOICE_BEGIN, CHOICE_END = "<!-- choice: begin -->", "<!-- choice: end -->"
+# Files whose table is in docs/results.md and not in README, which is to stay short.
+NOT_IN_README = {"squad_xquad"}
 # By the name of the file of results: what is predicted, its title, and the stages that are measured on it.
 SQUAD_SETS: dict[str, tuple[str, str, list[str]]] = {
     "squad_dev": ("dev-v1.1.json", "SQuAD dev, 10,570 questions", ["fp32", "ft1-p99.99"]),
@@ -76,7 +78,8 @@ def main(argv: list[str]) -> None:
             "models/ and glue/ as docs/results.md describes"
         )
     paths = sorted(FOLDER.glob("*.json"))
-    write_between(ROOT / "README.md", BEGIN, tables(paths), END)
+    write_between(ROOT / "README.md", BEGIN, readme_tables(paths), END)
+    write_between(ROOT / "docs" / "results.md", BEGIN, other_tables(paths), END)
     write_between(ROOT / "docs" / "choosing_a_mode.md", CHOICE_BEGIN, choice_table(paths), CHOICE_END)
 
 
@@ -135,6 +138,16 @@ def write_between(page: Path, begin: str, text: str, end: str) -> None:
     if not first or not last:
         raise UserError(f"{page} lacks the marks {begin} and {end}, between which the table belongs")
     write_bytes_atomically(page, f"{before}{begin}\n{text}\n{end}{after}".encode())
+
+
+def readme_tables(paths: Iterable[Path]) -> str:
+    """README's tables."""
+    return tables(path for path in paths if path.stem not in NOT_IN_README)
+
+
+def other_tables(paths: Iterable[Path]) -> str:
+    """Those of docs/results.md."""
+    return tables(path for path in paths if path.stem in NOT_IN_README)
 
 
 def tables(paths: Iterable[Path]) -> str:

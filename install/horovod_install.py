@@ -41,7 +41,9 @@ CHECK_SECONDS = 180
 KILOBYTES_PER_JOB = 2_500_000  # what the largest file takes to compile
 
 # What each program is for is known to Debian by other names. pkg-config is not among them: the build does not call it.
-MPI_PACKAGES = {"mpirun": "openmpi-bin", "mpicxx": "libopenmpi-dev"}
+# The compiler's wrapper, mpicxx, comes with openmpi-bin, which is installed first; the headers that it names do not.
+HEADER = "mpi.h"
+MPI_PACKAGES = {"mpirun": "openmpi-bin", HEADER: "libopenmpi-dev"}
 BUILD_PACKAGES = {"cmake": "cmake", "g++": "g++", "make": "make"}
 
 
@@ -135,9 +137,19 @@ def pip(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments]
 
 
+def is_present(program: str) -> bool:
+    """Whether a program is on PATH; for HEADER, whether the MPI compiler finds it."""
+    if program != HEADER:
+        return shutil.which(program) is not None
+    if shutil.which("mpicxx") is None:
+        return False
+    folders = subprocess.run(["mpicxx", "--showme:incdirs"], capture_output=True, text=True).stdout.split()
+    return any(Path(folder, HEADER).is_file() for folder in folders)
+
+
 def require_programs(packages: Mapping[str, str], say: Callable[[str], None]) -> None:
     """Sees to it that programs are there: as root on Debian and its kin by installing, else by saying what to do."""
-    missing = [program for program in packages if shutil.which(program) is None]
+    missing = [program for program in packages if not is_present(program)]
     if not missing:
         return
     names = sorted({packages[program] for program in missing})
@@ -151,8 +163,8 @@ def require_programs(packages: Mapping[str, str], say: Callable[[str], None]) ->
     run_logged(["apt-get", "update"], "apt-get update", quiet)
     options = ["--yes", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=120"]
     run_logged(["apt-get", "install", *options, *names], f"apt-get install {' '.join(names)}", quiet)
-    if still := [program for program in missing if shutil.which(program) is None]:
-        raise UserError(f"{' '.join(names)} is installed, but {', '.join(still)} is still not on PATH")
+    if still := [program for program in missing if not is_present(program)]:
+        raise UserError(f"{' '.join(names)} is installed, but {', '.join(still)} is still not found")
 
 
 def find_mpi() -> list[str]:

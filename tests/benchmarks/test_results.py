@@ -114,7 +114,10 @@ def test_other_files_are_refused(content: str, sentence: str, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("page", "begin", "end", "table"),
     [
-        pytest.param("README.md", results_table.BEGIN, results_table.END, results_table.tables, id="readme"),
+        pytest.param("README.md", results_table.BEGIN, results_table.END, results_table.readme_tables, id="readme"),
+        pytest.param(
+            "docs/results.md", results_table.BEGIN, results_table.END, results_table.other_tables, id="results"
+        ),
         pytest.param(
             "docs/choosing_a_mode.md",
             results_table.CHOICE_BEGIN,

@@ -146,7 +146,7 @@ def test_installed_frameworks_are_found_without_importing_them():
 def test_missing_programs_are_named_where_they_cannot_be_installed(monkeypatch, apt_get):
     monkeypatch.setattr(os, "geteuid", lambda: 1000 if apt_get else 0)
     monkeypatch.setattr(shutil, "which", lambda program: apt_get if program == "apt-get" else None)
-    with pytest.raises(UserError, match=r"needs mpirun, mpicxx: .*apt-get install libopenmpi-dev openmpi-bin\)"):
+    with pytest.raises(UserError, match=r"needs mpirun, mpi.h: .*apt-get install libopenmpi-dev openmpi-bin\)"):
         horovod_install.require_programs(horovod_install.MPI_PACKAGES, quiet)
 
 
@@ -157,14 +157,30 @@ def test_root_on_debian_installs_only_what_is_missing(monkeypatch):
         commands.append(command)
         assert environment["DEBIAN_FRONTEND"] == "noninteractive"
         if "install" in command:
-            present.update({"mpicxx", "cmake"})
+            present.update({"mpi.h", "cmake"})
 
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(shutil, "which", lambda program: f"/usr/bin/{program}" if program in present else None)
+    monkeypatch.setattr(horovod_install, "is_present", lambda program: program in present)
     monkeypatch.setattr(horovod_install, "run_logged", run)
     horovod_install.require_programs(horovod_install.MPI_PACKAGES | horovod_install.BUILD_PACKAGES, quiet)
     assert [command[:2] for command in commands] == [["apt-get", "update"], ["apt-get", "install"]]
     assert commands[1][-2:] == ["cmake", "libopenmpi-dev"]
+
+
+@pytest.mark.parametrize("header", [True, False], ids=["with-header", "without"])
+def test_a_compiler_for_mpi_without_its_headers_does_not_count(monkeypatch, tmp_path, header):
+    """As Debian's openmpi-bin leaves it alone: mpicxx is there, and the folder that it names is not."""
+    wrapper, includes = tmp_path / "mpicxx", tmp_path / "include"
+    wrapper.write_text(f"#!/bin/sh\necho {includes} {includes}/openmpi\n")
+    wrapper.chmod(0o755)
+    if header:
+        includes.mkdir()
+        (includes / "mpi.h").touch()
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    assert horovod_install.is_present("mpi.h") is header
+    monkeypatch.setenv("PATH", str(tmp_path / "empty"))
+    assert not horovod_install.is_present("mpi.h")
 
 
 def test_another_source_is_refused(tmp_path):
