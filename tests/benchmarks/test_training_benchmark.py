@@ -1,0 +1,40 @@
+"""The benchmark of fine-tuning: both sides train the same rows, and a missing peer is named."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_bert import tiny_config
+
+from benchmarks import training
+from checkpoints.names import CLASSIFICATION
+from training.initialization import random_checkpoint
+from twinquant.errors import UserError
+
+CONFIG = tiny_config()
+TENSORS = random_checkpoint(CONFIG, CLASSIFICATION, 0, training.LABELS).tensors
+ROWS = training.make_rows(CONFIG, 6, 8)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is not installed")
+def test_our_side_trains_on_all_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    create = training.create_backend
+    monkeypatch.setattr(training, "create_backend", lambda *a, **k: made.append(create(*a, **k)) or made[-1])
+    train = training.our_training(CONFIG, TENSORS, ROWS, 4)
+    assert train() == 6
+    moved = {name for name, tensor in made[0].tensors().items() if not np.array_equal(tensor, TENSORS[name])}
+    assert {"output_weights", "bert/encoder/layer_0/attention/self/query/kernel"} <= moved
+
+
+def test_a_missing_peer_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"needs accelerate, which is not installed; pip install '.\[peers\]'"):
+        training.their_training(CONFIG, TENSORS, ROWS, 4, str(tmp_path))
+
+
+@pytest.mark.parametrize("batch", ["16", "0x8", "4x8x2"])
+def test_batches_that_are_none(batch: str) -> None:
+    with pytest.raises(UserError, match=f"--batches: found '{batch}'"):
+        training.main(["--batches", batch])
