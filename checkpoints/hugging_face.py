@@ -92,15 +92,15 @@ def write_hugging_face_files(folder: str | os.PathLike[str], checkpoint: Checkpo
         write_json_atomically(folder / "tokenizer_config.json", tokenizer)
     if checkpoint.card:
         write_card(folder, checkpoint.card)
-    write_json_atomically(folder / "config.json", _hugging_face_config(checkpoint, checkpoint.config))
-
-
-def _hugging_face_config(checkpoint: Checkpoint, config: BertConfig) -> dict[str, object]:
     head = names.head_of(checkpoint.tensors)
-    if head == names.CLASSIFICATION:
-        num_labels = len(checkpoint.tensors["output_bias"])
-        if len(config.label_names or ()) != num_labels:
-            config = config.with_labels([f"LABEL_{index}" for index in range(num_labels)])
+    num_labels = len(checkpoint.tensors["output_bias"]) if head == names.CLASSIFICATION else None
+    write_json_atomically(folder / "config.json", hugging_face_config(checkpoint.config, head, num_labels))
+
+
+def hugging_face_config(config: BertConfig, head: str | None, num_labels: int | None = None) -> dict[str, object]:
+    """The content of config.json for a model with that head; `num_labels`: of a classification head."""
+    if num_labels is not None and len(config.label_names or ()) != num_labels:
+        config = config.with_labels([f"LABEL_{index}" for index in range(num_labels)])
     values = config.to_dict()
     values.pop("torch_dtype", None)  # the older name of dtype; the file may have been float16 where it came from
     if values["hidden_act"] == "gelu_tanh":  # the one spelling accepted here that transformers does not know

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from checkpoints.config import BertConfig
-from checkpoints.hugging_face import _hugging_face_config
+from checkpoints.hugging_face import hugging_face_config
 from checkpoints.tf_checkpoint import read_file
 from export.source import Source
 from twinquant.errors import UserError
@@ -96,7 +96,7 @@ def _companions(source: Source) -> dict[str, bytes]:
     config = source.config
     if source.label_names is not None:
         config = config.with_labels(source.label_names)
-    files = {CONFIG_NAME: _json(_hugging_face_config(checkpoint, config))}
+    files = {CONFIG_NAME: _json(hugging_face_config(config, source.head, source.num_labels))}
     if checkpoint.vocab_file is not None:
         tokenizer: dict[str, object] = {
             "tokenizer_class": "BertTokenizer",
