@@ -34,27 +34,40 @@ def signed(value: int) -> int:
     return value - (1 << 64) if value >= 1 << 63 else value
 
 
-def read_fields(message: bytes) -> Iterator[tuple[int, int, int | bytes]]:
-    """Yields (field number, wire type, value) of a message in file order; ValueError if the message is damaged."""
-    position = 0
-    while position < len(message):
-        tag, position = read_varint(message, position)
+def field_places(data: bytes | mmap, start: int, end: int) -> Iterator[tuple[int, int, int, int, int]]:
+    """Per field of the message in data[start:end], in file order: number, wire type, and three positions.
+
+    These are where the field begins, and where its content begins and ends. ValueError if the message is damaged.
+    """
+    position = start
+    while position < end:
+        first = position
+        tag, position = read_varint(data, position)
         kind = tag & 7
-        value: int | bytes
         if kind == VARINT:
-            value, position = read_varint(message, position)
+            content = position
+            _, position = read_varint(data, position)
         elif kind in (FIXED32, FIXED64, BYTES):
             length = {FIXED32: 4, FIXED64: 8}.get(kind, 0)
             if kind == BYTES:
-                length, position = read_varint(message, position)
-            if length > len(message) - position:
-                raise ValueError("a field is cut off")
-            raw = message[position : position + length]
-            value = raw if kind == BYTES else int.from_bytes(raw, "little")
+                length, position = read_varint(data, position)
+            content = position
             position += length
         else:
             raise ValueError(f"a field has the unknown wire type {kind}")
-        yield tag >> 3, kind, value
+        if position > end:
+            raise ValueError("a field is cut off")
+        yield tag >> 3, kind, first, content, position
+
+
+def read_fields(message: bytes) -> Iterator[tuple[int, int, int | bytes]]:
+    """Yields (field number, wire type, value) of a message in file order; ValueError if the message is damaged."""
+    for number, kind, _, content, last in field_places(message, 0, len(message)):
+        if kind == VARINT:
+            yield number, kind, read_varint(message, content)[0]
+        else:
+            raw = message[content:last]
+            yield number, kind, raw if kind == BYTES else int.from_bytes(raw, "little")
 
 
 def varint_field(number: int, value: int) -> bytes:

@@ -7,19 +7,22 @@ import sys
 from collections.abc import Iterator
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of <malloc.h>
+_largest_kept = 1 << 25  # blocks below are kept for reuse: 32 MiB, where glibc's own adaptation ends
 
 
 def keep_freed_memory() -> None:
     """Tells glibc's malloc to reuse large blocks instead of handing them back to the system after every use.
 
-    Both frameworks allocate and free large tensors all the time on a CPU.
-    By default each tensor above 32 MiB at most is mapped anew and its pages zeroed on first touch; elementwise passes
-    (fake quantization above all) then wait for page faults more than for memory. Elsewhere than on glibc nothing is
-    changed. The process's peak memory stays the same; what it frees stays with it.
+    Both frameworks allocate and free large tensors all the time on a CPU. By default each tensor above 32 MiB at most
+    is mapped anew and its pages zeroed on first touch; elementwise passes (fake quantization above all) then wait for
+    page faults more than for memory. Elsewhere than on glibc nothing is changed. The peak memory of the process stays
+    the same; what it frees stays with it.
     """
+    global _largest_kept
     library = _glibc()
     if library is not None:
-        library.mallopt(_MMAP_THRESHOLD, 1 << 30)
+        _largest_kept = 1 << 30
+        library.mallopt(_MMAP_THRESHOLD, _largest_kept)
         library.mallopt(_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
@@ -37,7 +40,7 @@ def large_blocks_freed_at_once() -> Iterator[None]:
     try:
         yield
     finally:
-        library.mallopt(_MMAP_THRESHOLD, 1 << 25)
+        library.mallopt(_MMAP_THRESHOLD, _largest_kept)
 
 
 def release_freed_memory() -> None:
