@@ -8,8 +8,8 @@ The model is a pre-trained Hugging Face folder; every number is one run_glue.py 
 
   fp32           fine-tunes the pre-trained model
   ft2-p99.99     calibrates and quantizes that fine-tuned model: also ft1, ft3, ort; p99.999, mse
-  qat-ft2        calibrates the pre-trained model and fine-tunes it quantized, for as many epochs
-  qat-kd-ft2     trains the fine-tuned model quantized, as long again, with itself in fp32 as teacher
+  qat-ft2        calibrates the pre-trained model and fine-tunes it quantized, for as many epochs: also qat-ft1
+  qat-kd-ft2     trains the fine-tuned model quantized, as long again, with itself in fp32 as teacher: also qat-kd-ft1
   fp32-trained   trains the fine-tuned model as long again in fp32, to compare qat-kd-ft2 with
   q8bert         fine-tunes the pre-trained model by NLP Architect's scheme
   dynamic        PyTorch's dynamic quantization of the fine-tuned model (on PyTorch alone)
@@ -56,9 +56,12 @@ class Stage:
 STAGES = {
     FP32: Stage(TRAIN),
     **{name: Stage(flags, fine_tuned=True) for name, flags in PTQ.items()},
-    "qat-ft2": Stage(f"{TRAIN} {QAT}"),
+    **{name: Stage(f"{TRAIN} {flags}") for name, flags in QAT.items()},
     "fp32-trained": Stage(TRAIN, fine_tuned=True),
-    "qat-kd-ft2": Stage(f"{TRAIN} {QAT} {DISTILLATION}", fine_tuned=True),
+    **{
+        name.replace("qat", "qat-kd"): Stage(f"{TRAIN} {flags} {DISTILLATION}", fine_tuned=True)
+        for name, flags in QAT.items()
+    },
     "q8bert": Stage(f"{TRAIN} --quant_scheme=q8bert"),
     DYNAMIC: Stage("--quant_scheme=dynamic", fine_tuned=True),
 }

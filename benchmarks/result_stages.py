@@ -8,6 +8,10 @@ PTQ = {
     for mode in ("ft1", "ft2", "ft3", "ort")
     for method, flags in METHODS.items()
 }
-# Added to the flags of a training: its ranges come from 32 batches of its own size, found before the first step.
-QAT = "--do_calib --calib_batch=32 --if_quant --quant_mode=ft2"
+# Added to the flags of a training: its ranges come from 32 batches of its own size, found before the first step. Each
+# mode has the percentile with which PTQ loses least.
+QAT = {
+    f"qat-{mode}": f"--do_calib --calib_batch=32 --if_quant --quant_mode={mode} {METHODS[percentile]}"
+    for mode, percentile in (("ft1", "p99.999"), ("ft2", "p99.99"))
+}
 DISTILLATION = "--distillation --teacher={teacher} --distillation_loss_scale=100"

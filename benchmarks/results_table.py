@@ -50,7 +50,9 @@ TITLES = {"pytorch": "PyTorch", "tensorflow": "TensorFlow"}
 METRICS = {"mrpc": "f1", "cola": "mcc", "sts-b": "corr", "qqp": "f1"}
 STAGE_NAMES = {
     "fp32-trained": "fp32, trained further",
+    "qat-ft1": "QAT ft1",
     "qat-ft2": "QAT ft2",
+    "qat-kd-ft1": "QAT ft1 with distillation",
     "qat-kd-ft2": "QAT ft2 with distillation",
     "q8bert": "q8bert",
     "dynamic": "dynamic int8",

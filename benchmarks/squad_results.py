@@ -25,8 +25,8 @@ STAGES = {
     "fp32": "",
     **PTQ,
     "fp32-trained": TRAIN,
-    "qat-ft2": f"{TRAIN} {QAT}",
-    "qat-kd-ft2": f"{TRAIN} {QAT} {DISTILLATION}",
+    **{name: f"{TRAIN} {flags}" for name, flags in QAT.items()},
+    **{name.replace("qat", "qat-kd"): f"{TRAIN} {flags} {DISTILLATION}" for name, flags in QAT.items()},
 }
 DEFAULT_STAGES = ["fp32", "ft1-p99.99", "ft2-p99.99", "ft3-p99.99", "fp32-trained", "qat-ft2", "qat-kd-ft2"]
 
