@@ -73,6 +73,7 @@ class ClassificationTask(Task):
         self.label_names = source.label_names
         self.num_labels = 1 if self.label_names is None else len(self.label_names)
         self.predictions: dict[str, Predictions] = {}
+        self._reports: dict[str, str] = {}
         self._vocab_file = vocab_file
         self._max_seq_length = max_seq_length
         self._cache_dir = cache_dir
@@ -138,7 +139,14 @@ class ClassificationTask(Task):
         return scores[next((key for key in keys if key in scores), keys[0])]
 
     def write_scores(self, scores: Mapping[str, float], folder: Path) -> None:
-        """Writes eval_results.txt and eval_results.json; nothing where there are no scores, to keep earlier ones."""
+        """Writes eval_results.txt and eval_results.json; nothing where there are no scores, to keep earlier ones.
+
+        Also says precision, recall and F1 of each class, of the sets that were finished last. A check or an evaluation
+        between two training steps, which finishes sets for its own ends, does not get here.
+        """
+        for source, report in self._reports.items():
+            logger.info("%s:\n%s", source, report)
+        self._reports.clear()
         if scores:
             make_folder(folder)
             write_score_files(scores, folder)
@@ -181,7 +189,7 @@ class ClassificationTask(Task):
         ending = "_test" * (kind == "test")
         if self.source.reports_classes and self.label_names is not None:
             report = class_report(examples.labels, predicted, self.label_names)
-            logger.info("%s:\n%s", examples.source, report)
+            self._reports[examples.source] = report
             if folder is not None:
                 write_bytes_atomically(folder / f"classification_report{ending}.txt", report.encode("utf-8"))
         scores = self.source.metrics(examples.labels, predicted)
