@@ -2,15 +2,17 @@
 
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
+from backends.base import Backend
 from checkpoints.checkpoint import Checkpoint, load_checkpoint
 from checkpoints.names import CLASSIFICATION, head_of
 from checkpoints.q8bert_file import FILE_NAME, read_q8bert, write_q8bert
 from quantization.modes import Q8BERT, Mode, q8bert_mode
 from tasks.classification import ClassificationTask
 from tasks.classification_outputs import Predictions
-from training.evaluations import BEST
+from training.evaluations import BEST, describe_scores
 from training.flips import report_flips
 from training.run import Run
 from twinquant.glue_flags import GlueSettings
@@ -18,6 +20,15 @@ from twinquant.glue_flags import GlueSettings
 logger = logging.getLogger("twinquant")
 
 SAME_WEIGHTS = "the same weights in fp32"
+
+
+@dataclass(frozen=True)
+class Parent:
+    """The fp32 model that a quantized one is compared with: what to call it, its predictions by set, its scores."""
+
+    name: str
+    predictions: Mapping[str, Predictions]
+    scores: Mapping[str, float]
 
 
 class ClassificationRun(Run):
@@ -55,10 +66,16 @@ class ClassificationRun(Run):
     def predict(self) -> dict[str, float]:
         """Predicts and scores; a quantized model is compared with its fp32 parent, into flips.json."""
         settings = self.settings
-        parent, name = self._parent_predictions() if settings.if_quant else (None, "")
+        parent = self._predict_parent() if settings.if_quant else None
         scores = super().predict()
         if parent is not None and self.processes.is_first:
-            report_flips(parent, self.task.predictions, name, Path(settings.output_dir))
+            report_flips(parent.predictions, self.task.predictions, parent.name, Path(settings.output_dir))
+            if scores and parent.scores:
+                found = {name: scores[name] for name in parent.scores if name in scores}
+                logger.info(
+                    "%s: %s; quantized, mode %s: %s",
+                    parent.name, describe_scores(parent.scores), self.mode.name, describe_scores(found),
+                )  # fmt: skip
         if settings.eval_all_checkpoints:
             # After the rest: it leaves another checkpoint's weights in the backend.
             scores |= self.predict_checkpoints()
@@ -75,8 +92,8 @@ class ClassificationRun(Run):
         self.use_saved(path)
         self.result = str(path)
 
-    def _parent_predictions(self) -> tuple[Mapping[str, Predictions] | None, str]:
-        """What the fp32 parent of a quantized model predicts, and what to call it; (None, "") where there is none.
+    def _predict_parent(self) -> Parent | None:
+        """Predicts and scores with the fp32 parent of a quantized model, into fp32/; None where there is none.
 
         That is, after training, the teacher or the fine-tuned model that the training began with; without training, the
         same weights without quantization.
@@ -84,13 +101,17 @@ class ClassificationRun(Run):
         settings = self.settings
         if not settings.do_train:
             self.backend.set_quantization(None, {})
-            self.score(self.backend, Path(settings.output_dir) / "fp32", labeled_only=True)
-            return dict(self.task.predictions), SAME_WEIGHTS
+            return self._score_parent(self.backend, SAME_WEIGHTS)
         source = settings.teacher if settings.distillation else settings.init_checkpoint
         checkpoint = load_checkpoint(source) if source else None
         if checkpoint is None or head_of(checkpoint.tensors) != CLASSIFICATION:
             logger.info("there is no fp32 model to compare with: %s was not trained for classification", source)
-            return None, ""
-        backend = self.load_other_model(checkpoint)
-        self.score(backend, Path(settings.output_dir) / "fp32", labeled_only=True)
-        return dict(self.task.predictions), checkpoint.source
+            return None
+        return self._score_parent(self.load_other_model(checkpoint), checkpoint.source)
+
+    def _score_parent(self, backend: Backend, name: str) -> Parent:
+        logger.info("predicting with the fp32 parent, %s", name)
+        folder = Path(self.settings.output_dir) / "fp32"
+        scores = self.score(backend, folder, labeled_only=True)
+        self.processes.first(lambda: self.task.write_scores(scores, folder))
+        return Parent(name, dict(self.task.predictions), scores)

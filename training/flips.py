@@ -15,7 +15,7 @@ logger = logging.getLogger("twinquant")
 def report_flips(
     parent: Mapping[str, Predictions], child: Mapping[str, Predictions], parent_name: str, folder: Path
 ) -> dict[str, dict]:
-    """Compares the predictions of both models set by set, logs it and writes flips.json.
+    """Compares the predictions of both models set by set, logs it and writes flips.json, if any has labels.
 
     Sets without labels are left out. Returns, by the name of the set, `tasks.classification_metrics.Flips` and the
     number of examples.
@@ -31,5 +31,6 @@ def report_flips(
             "%s against %s: %d of %d predictions differ; right only there %d, only here %d; McNemar's exact p %.3f",
             name, parent_name, result.changed, count, result.parent_only_right, result.child_only_right, result.p_value,
         )  # fmt: skip
-    write_json_atomically(folder / "flips.json", {"parent": parent_name, "sets": found})
+    if found:
+        write_json_atomically(folder / "flips.json", {"parent": parent_name, "sets": found})
     return found

@@ -212,6 +212,7 @@ class RunModel:
         if not self.checkpoint.tensors and settings.do_train:
             self.checkpoint = random_checkpoint(self.config, self.task.head, settings.seed, self.task.num_labels)
         self.tensors = self._complete_tensors(self.checkpoint, self.config, new_head)
+        self._check_ranges()
         self.processes.check_equal(
             self.tensors | self.ranges, f"{self.checkpoint.source} is not the same for all processes"
         )
@@ -220,6 +221,13 @@ class RunModel:
         device = self.backend.describe_device()
         self.record.note(device=device)
         logger.info("%s", device)
+
+    def _check_ranges(self) -> None:
+        """Before the framework is loaded and anything predicted: UserError where ranges are missing or do not fit."""
+        settings = self.settings
+        needed = settings.if_quant and (settings.predicts or settings.do_train) and not settings.do_calib
+        if needed and not (self.mode.learns_ranges and settings.do_train):
+            select_ranges(self.ranges, self.tensors, self.mode, self.checkpoint.source)
 
     def _complete_tensors(self, checkpoint: Checkpoint, config: BertConfig, new_head_allowed: bool):
         task = self.task
@@ -261,9 +269,10 @@ class RunModel:
                 selected = select_ranges(self.ranges, self.tensors, self.mode, source)
             self.backend.set_quantization(self.mode, selected, self.resume_step if training else 0)
             logger.info("fake quantization is on: mode %s", self.mode.name)
-        else:
-            self.backend.set_quantization(None, {})
-            logger.info("fake quantization is off")
+            return
+        self.backend.set_quantization(None, {})
+        if self.ranges:  # else nobody expects it
+            logger.info("fake quantization is off, for want of --if_quant: the calibrated ranges are not used")
 
     def _teacher(self) -> Backend | None:
         settings = self.settings

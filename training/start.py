@@ -48,6 +48,12 @@ def vocab_file_of(settings: CommonSettings, checkpoint: Checkpoint) -> Path:
     found = settings.vocab_file or checkpoint.vocab_file
     if found is None:
         raise UserError("--vocab_file is missing, and no file of the model's folder can take its place")
+    beside = checkpoint.vocab_file
+    if beside is not None and Path(beside).is_file() and Path(beside).read_bytes() != Path(found).read_bytes():
+        logger.warning(
+            "warning: %s is another vocabulary than %s, which lies beside the checkpoint: with ids that mean other "
+            "words the model's answers are noise", found, beside,
+        )  # fmt: skip
     return Path(found)
 
 

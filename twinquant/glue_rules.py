@@ -262,13 +262,7 @@ def choose_lower_case(parsed: ParsedFlags, dialect: str) -> None:
     said = read_lower_case(values["vocab_file"])
     lower = values["do_lower_case"]
     if parsed.given("do_lower_case") or dialect == "pytorch":
-        # Where the name says so too, note_case_mismatch does.
-        if said is not None and said != lower and called_uncased(values["init_checkpoint"]) in (None, lower):
-            parsed.notes.append(
-                f"warning: do_lower_case is {lower}, but tokenizer_config.json beside {values['vocab_file']} says "
-                f"{said}."
-            )
-        return
+        return  # where it cannot be right, note_case_mismatch says so
     if said is not None:
         reason = f"as tokenizer_config.json beside {values['vocab_file']} says"
         lower = said

@@ -144,14 +144,18 @@ def called_uncased(checkpoint: str | None) -> bool | None:
 
 
 def note_case_mismatch(parsed: ParsedFlags) -> None:
-    """Warn when the checkpoint's path says cased or uncased and --do_lower_case says the opposite."""
-    checkpoint = parsed.values["init_checkpoint"]
-    uncased = called_uncased(checkpoint)
+    """Warn when --do_lower_case is not what the checkpoint's path (cased, uncased) or its tokenizer's file says."""
+    checkpoint, vocab_file = parsed.values["init_checkpoint"], parsed.values["vocab_file"]
+    uncased, said = called_uncased(checkpoint), read_lower_case(vocab_file)
     lower = parsed.values["do_lower_case"]
     if uncased is not None and uncased != lower:
         parsed.notes.append(
             f"warning: do_lower_case is {lower}, but {checkpoint} is called {'uncased' if uncased else 'cased'}; "
             f"{'--do_lower_case' if uncased else '--nodo_lower_case'} is probably meant."
+        )
+    elif said is not None and said != lower:
+        parsed.notes.append(
+            f"warning: do_lower_case is {lower}, but tokenizer_config.json beside {vocab_file} says {said}."
         )
 
 

@@ -92,15 +92,21 @@ def test_fine_tuning_leaves_scores_and_a_model(place: Path, backend: str) -> Non
 def test_both_backends_predict_the_same(place: Path) -> None:
     """One checkpoint, written by one backend: equal predictions on both, in fp32 and in every mode."""
     checkpoint = fine_tune(place, "tensorflow")
+    fp32 = 0.0
     for mode in ("fp32", "ft1", "ft2", "ft3", "trt", "ort"):
         quantized = [] if mode == "fp32" else ["--do_calib", "--if_quant", f"--quant_mode={mode}", "--calib_batch=2"]
         results = []
         for backend in BACKENDS:
             output = f"same_{mode}_{backend}"
             flags = ["--do_eval", *quantized, f"--output_dir={output}"]
-            glue(f"--backend={backend}", *TASK, f"--init_checkpoint={checkpoint}", *flags, cwd=place)
+            outcome = glue(f"--backend={backend}", *TASK, f"--init_checkpoint={checkpoint}", *flags, cwd=place)
+            assert (f"the same weights in fp32: acc {fp32:.4f}, " in outcome.err) == bool(quantized)
+            assert (f"; quantized, mode {mode}: acc " in outcome.err) == bool(quantized)
             results.append(json.loads((place / output / "predictions_dev.json").read_text()))
             assert (place / output / "flips.json").exists() == bool(quantized)
+            scored = place / output / ("fp32/eval_results.json" if quantized else "eval_results.json")
+            fp32 = fp32 or json.loads(scored.read_text())["acc"]
+            assert json.loads(scored.read_text())["acc"] == fp32
         assert results[0] == results[1], mode
 
 

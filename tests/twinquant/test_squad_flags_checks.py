@@ -113,6 +113,17 @@ class TestModelFiles:
                 "--do_predict",
             )  # fmt: skip
 
+    @pytest.mark.parametrize(("flag", "warned"), [("--nodo_lower_case", True), ("--do_lower_case", False)])
+    def test_case_against_the_tokenizers_file(self, squad, flag, warned):
+        (squad.folder / "uncased" / "tokenizer_config.json").write_text('{"do_lower_case": true}')
+        settings = squad.parse_only(
+            "--init_checkpoint={}/finetuned/model.ckpt-5474", "--bert_config_file={}/uncased/bert_config.json",
+            "--vocab_file={}/uncased/vocab.txt", "--predict_file={}/dev.json", "--output_dir={}/out", "--do_predict",
+            flag,
+        )  # fmt: skip
+        notes = [note for note in settings.notes if note.startswith("warning: do_lower_case is False, but tokenizer_")]
+        assert bool(notes) is warned
+
     @pytest.mark.parametrize("name", ["bert-base-uncased", "google-bert/bert-base-uncased"])
     def test_are_left_to_the_loader_for_a_hub_name(self, squad, name):
         settings = squad.parse_only(

@@ -1,0 +1,41 @@
+"""What a run begins with: the vocabulary beside the checkpoint against the one that was named."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from checkpoints.checkpoint import Checkpoint
+from training.start import vocab_file_of
+
+
+@dataclass
+class Settings:
+    vocab_file: str | None
+
+
+@pytest.mark.parametrize(
+    ("named", "beside", "warned"),
+    [
+        pytest.param("[PAD]\na\nb\n", "[PAD]\na\nb\n", False, id="equal"),
+        pytest.param("[PAD]\nb\na\n", "[PAD]\na\nb\n", True, id="another-order"),
+        pytest.param("[PAD]\na\nb\n", None, False, id="none-beside"),
+        pytest.param(None, "[PAD]\na\nb\n", False, id="none-named"),
+    ],
+)
+def test_another_vocabulary_than_the_checkpoints_is_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, named: str | None, beside: str | None, warned: bool
+) -> None:
+    """A vocabulary of the right size in another order fits the embedding, and makes every answer noise."""
+    paths: list[Path | None] = []
+    for name, content in (("named.txt", named), ("vocab.txt", beside)):
+        paths.append(None if content is None else tmp_path / name)
+        if content is not None:
+            (tmp_path / name).write_text(content)
+    settings = Settings(None if paths[0] is None else str(paths[0]))
+    with caplog.at_level(logging.WARNING, "twinquant"):
+        found = vocab_file_of(settings, Checkpoint(tensors={}, source="model", vocab_file=paths[1]))
+    assert found == (paths[0] or paths[1])
+    assert bool(caplog.messages) == warned
+    assert not warned or f"{paths[0]} is another vocabulary than {paths[1]}" in caplog.text
