@@ -28,11 +28,17 @@ _TORCH_MAGIC = (b"PK\x03\x04", b"\x80\x02")
 def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """Reads a checkpoint of any form that FORMS names; a bundle may be given by any of its file names.
 
-    Raises UserError when nothing readable is there; the sentence names the path and the accepted forms.
+    Raises UserError when nothing readable is there; the sentence names the path and the accepted forms. Likewise where
+    a bundle and a folder of that name could both be meant.
     """
     path = os.fspath(path)
     prefix = re.sub(r"\.(index|meta|data-\d{5}-of-\d{5})$", "", path)
     if os.path.isfile(f"{prefix}.index"):
+        if prefix == path and os.path.isfile(os.path.join(path, "config.json")):
+            raise UserError(
+                f"{path} is the name of two checkpoints, the TensorFlow checkpoint {prefix}.index and the folder "
+                f"{path}; name {prefix}.index or {path}{os.sep}, or remove the one that is not meant"
+            )
         return read_tf_checkpoint(prefix)
     if os.path.isdir(path):
         return _load_folder(Path(path))

@@ -31,6 +31,13 @@ def find_resume_point(folder: RunFolder, fingerprint: Callable[[int], dict], pro
     Raises:
         UserError: the folder holds checkpoints of another run.
     """
+    foreign = folder.other.steps()
+    if foreign:
+        raise UserError(
+            f"--output_dir {folder.folder} holds {folder.path(foreign[-1]).name} of another run (backend: "
+            f"{folder.other.backend} there, {folder.backend} here); choose another folder, or --overwrite_output_dir "
+            "to start anew"
+        )
     resumable = [step for step in folder.steps() if folder.has_state(step)]
     if not resumable:
         if folder.steps():

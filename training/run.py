@@ -101,7 +101,13 @@ class Run(RunModel):
         logger.info(
             "%d ranges found by %s in %.1f s", len(self.ranges), settings.calib_method, time.monotonic() - started
         )
+        latest = self.folder.latest_step()
         path = self.folder.save("calibrated", self.as_checkpoint())
+        if latest is not None and not settings.do_train:
+            logger.warning(
+                "warning: %s was the newest in --output_dir; a prediction with this --output_dir takes %s from now on. "
+                "Calibrate into a folder of its own to keep both apart.", latest.name, path.name,
+            )  # fmt: skip
         self._save_twin_file()
         method = {
             "calib_method": settings.calib_method,
@@ -177,7 +183,7 @@ class Run(RunModel):
             self.processes,
             TrainingCurves(self.events, settings.log_freq, total) if self.events is not None else None,
         )
-        if self.processes.is_first and not self.resume_step and self.folder.steps():
+        if self.processes.is_first and not self.resume_step and (self.folder.steps() or self.folder.other.steps()):
             logger.warning("--overwrite_output_dir: the training checkpoints of an earlier run are removed")
             self.folder.remove_all()
         self.evaluations = Evaluations(self.folder, self.task, self.resume_step)

@@ -1,5 +1,7 @@
 """Checkpoints of a training run: written atomically with the optimizer's state, found again, checked, thinned out."""
 
+from __future__ import annotations
+
 import json
 import logging
 import re
@@ -11,8 +13,9 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from backends import BACKEND_NAMES
 from checkpoints.checkpoint import Checkpoint, load_checkpoint
-from checkpoints.checkpoint_state import write_checkpoint_state
+from checkpoints.checkpoint_state import STATE_FILE, read_checkpoint_state, write_checkpoint_state
 from checkpoints.hugging_face import write_hugging_face
 from checkpoints.safetensors_file import SafetensorsReader
 from checkpoints.tf_checkpoint import write_tf_checkpoint
@@ -47,18 +50,35 @@ class RunFolder:
         return self.folder / f"model.ckpt-{label}"
 
     def steps(self) -> list[int]:
-        """Steps of the checkpoints that are there as a whole, ascending."""
+        """Steps of the checkpoints that are there as a whole, in this backend's form, ascending."""
+        return self._steps(self.backend)
+
+    @property
+    def other(self) -> RunFolder:
+        """The same folder as the other backend sees it."""
+        return RunFolder(self.folder, next(name for name in BACKEND_NAMES if name != self.backend), self.keep)
+
+    def _steps(self, backend: str) -> list[int]:
         found = []
-        pattern = re.compile(r"model\.ckpt-(\d+)" + (r"\.index" if self.backend == "tensorflow" else ""))
+        pattern = re.compile(r"model\.ckpt-(\d+)" + (r"\.index" if backend == "tensorflow" else ""))
         for entry in self.folder.iterdir() if self.folder.is_dir() else ():
             if match := pattern.fullmatch(entry.name):
                 found.append(int(match[1]))
         return sorted(found)
 
+    def latest_step(self) -> Path | None:
+        """The training checkpoint that the `checkpoint` file names; None where it names none, or no step's."""
+        state = read_checkpoint_state(self.folder)
+        steps = {self.path(step).name for step in (*self.steps(), *self.other.steps())}
+        return self.folder / Path(state[0]).name if state is not None and Path(state[0]).name in steps else None
+
     def save(
         self, label: int | str, checkpoint: Checkpoint, state: TrainingState | None = None, latest: bool = True
     ) -> Path:
         """Writes a checkpoint; `state` goes beside it. Whatever was there stays whole until this is.
+
+        One of the same name in the other backend's form is removed then: who reads the name must find this one. A run
+        that is killed in between leaves both, which `load_checkpoint` refuses to choose from.
 
         `latest`: name it in the `checkpoint` file, as the one that a prediction takes.
         """
@@ -72,6 +92,7 @@ class RunFolder:
             write_tf_checkpoint(path, checkpoint, state.step if state else None)
         else:
             write_hugging_face(path, checkpoint)
+        self.other.remove_form(path)
         if latest:
             self.mark_latest(label)
         return path
@@ -83,13 +104,17 @@ class RunFolder:
             write_card(place, self.card(path.name))
 
     def mark_latest(self, label: int | str) -> None:
-        """Names that checkpoint in the `checkpoint` file, then removes the oldest steps beyond `keep`."""
+        """Names that checkpoint in the `checkpoint` file; a step then takes the place of the oldest beyond `keep`.
+
+        A calibration, or the best of several, takes none's place, and no step takes its own.
+        """
         path, steps = self.path(label), self.steps()
-        kept = [self.path(step).name for step in steps[-self.keep :]]
+        surplus = [step for step in steps[: -self.keep] if step != label] if isinstance(label, int) else []
+        kept = [self.path(step).name for step in steps if step not in surplus]
         kept += [path.name] if path.name not in kept else []
         # Before the removal: a run killed in between must not leave the file naming a checkpoint that is gone.
         write_checkpoint_state(self.folder, path.name, kept)
-        for step in steps[: -self.keep]:
+        for step in surplus:
             self._remove(self.path(step))
         self._remove_orphans()
 
@@ -106,9 +131,13 @@ class RunFolder:
         return checkpoint, state
 
     def remove_all(self) -> None:
-        """Removes every training checkpoint; model.ckpt-calibrated stays."""
-        for step in self.steps():
-            self._remove(self.path(step))
+        """Removes every training checkpoint, of either backend; model.ckpt-calibrated stays."""
+        # First the file that may name one of them: a run killed before its first save must not leave it dangling.
+        if self.latest_step() is not None:
+            (self.folder / STATE_FILE).unlink()
+        for folder in (self, self.other):
+            for step in folder.steps():
+                folder._remove(self.path(step))
 
     def remove_leftovers(self) -> None:
         """Removes what a killed run left half written."""
@@ -155,20 +184,27 @@ class RunFolder:
         """Removes states and data files whose checkpoint was never finished, or was removed only in part."""
         for state in self.folder.glob(f"model.ckpt-*{STATE_SUFFIX}"):
             path = state.with_name(state.name.removesuffix(STATE_SUFFIX))
-            # Of either form: the other backend may have trained into this folder too.
+            # Of either form: an earlier version let the other backend train into this folder too.
             if not path.is_dir() and not path.with_name(path.name + ".index").exists():
                 state.unlink()
         for data in self.folder.glob("model.ckpt-*.data-00000-of-00001"):
             if not Path(str(data).replace(".data-00000-of-00001", ".index")).exists():
                 data.unlink()
 
-    def _remove(self, path: Path) -> None:
+    def remove_form(self, path: Path) -> None:
+        """Removes the checkpoint of that name in this backend's form, if there is one; its training state stays."""
         if self.backend == "pytorch":
-            remove_folder(path)
-        else:
-            # The index first: without it the checkpoint is gone, so no half of one is ever found.
-            for file in sorted(self.folder.glob(path.name + ".*"), key=lambda file: not file.name.endswith(".index")):
+            if path.is_dir():
+                remove_folder(path)
+            return
+        # The index first: without it the checkpoint is gone, so no half of one is ever found.
+        path.with_name(path.name + ".index").unlink(missing_ok=True)
+        for file in self.folder.glob(path.name + ".*"):
+            if not file.name.endswith(STATE_SUFFIX):
                 file.unlink()
+
+    def _remove(self, path: Path) -> None:
+        self.remove_form(path)
         self._state_path(path).unlink(missing_ok=True)
 
 

@@ -167,3 +167,18 @@ def test_match_names_every_wrong_shape_also_of_optional_tensors(make_checkpoint,
         "output_bias is [3], expected [2]",
     ):
         assert part in str(caught.value)
+
+
+def test_a_name_of_two_checkpoints_is_refused(tmp_path, make_checkpoint):
+    """Such as an earlier version left, where both backends wrote into one folder: neither is the one that is meant."""
+    path = tmp_path / "model.ckpt-16"
+    for write, value in ((write_tf_checkpoint, 1.0), (write_hugging_face, 2.0)):
+        checkpoint = make_checkpoint(names.QUESTION_ANSWERING)
+        checkpoint.tensors["cls/squad/output_bias"][:] = value
+        write(path, checkpoint)
+    write_checkpoint_state(tmp_path, path.name, [path.name])
+    for given in (path, tmp_path):
+        with pytest.raises(UserError, match=r"ckpt-16 is the name of two checkpoints.* name .*ckpt-16\.index or .*16/"):
+            load_checkpoint(given)
+    assert load_checkpoint(f"{path}.index").tensors["cls/squad/output_bias"][0] == 1.0
+    assert load_checkpoint(f"{path}/").tensors["cls/squad/output_bias"][0] == 2.0

@@ -9,6 +9,7 @@ from tiny_bert import tiny_config, tiny_tensors
 
 from checkpoints.checkpoint import Checkpoint, load_checkpoint
 from checkpoints.checkpoint_state import latest_checkpoint
+from training.resume import find_resume_point
 from training.saves import STATE_SUFFIX, RunFolder, TrainingState, describe_difference
 from twinquant.errors import UserError
 
@@ -17,6 +18,7 @@ TENSORS = tiny_tensors(CONFIG)
 RANGE = "bert/encoder/layer_0/output/dense/input_quantizer"
 FINGERPRINT = {"seed": 1, "learning_rate": 1e-5, "backend": "any"}
 FORMS = ("tensorflow", "pytorch")
+EMPTY_BUNDLE = ["bert_config.json"]
 
 
 @pytest.fixture(params=FORMS)
@@ -175,14 +177,56 @@ def test_the_step_is_in_the_name_exactly(folder):
     assert folder.steps() == [12]
 
 
-def test_the_two_forms_share_a_folder(tmp_path):
-    """A run of the other backend in the same folder neither counts nor loses anything."""
+def test_the_other_backends_steps_do_not_count(tmp_path):
+    """Where an earlier version let both backends train into one folder, neither takes the other's for its own."""
     bundle, folders = (RunFolder(tmp_path, form, keep=2) for form in FORMS)
     save(bundle, 2)
     save(folders, 4, 6, 8)
-    assert bundle.steps() == [2] and folders.steps() == [6, 8]
+    assert bundle.steps() == folders.other.steps() == [2] and folders.steps() == bundle.other.steps() == [6, 8]
     assert bundle.has_state(2)
     bundle.load(2)
+
+
+@pytest.mark.parametrize("label", ["calibrated", 5])
+def test_saving_removes_the_other_form_of_the_name(folder, label):
+    """Else whoever reads the name may find the earlier checkpoint, of the other backend."""
+    folder.other.save(label, checkpoint(1))
+    folder.save(label, checkpoint(8))
+    assert load_checkpoint(str(folder.path(label))).ranges[RANGE] == np.float32(8.5)
+    assert folder.other.steps() == []
+    assert folder.path(label).is_dir() == (folder.backend == "pytorch")
+    assert folder.path(label).with_suffix(f".ckpt-{label}.index").exists() == (folder.backend == "tensorflow")
+
+
+def test_a_run_of_the_other_backend_is_refused(folder):
+    save(folder.other, 16)
+    text = rf"holds model.ckpt-16 of another run \(backend: {folder.other.backend} there, {folder.backend} here\)"
+    with pytest.raises(UserError, match=text):
+        find_resume_point(folder, lambda processes: FINGERPRINT)
+    folder.remove_all()
+    assert find_resume_point(folder, lambda processes: FINGERPRINT) == (0, 1) and names(folder) in ([], EMPTY_BUNDLE)
+
+
+def test_a_calibration_takes_no_steps_place(form, tmp_path):
+    """Even where the run that calibrates is to keep fewer."""
+    save(RunFolder(tmp_path, form, keep=6), *range(1, 7))
+    folder = RunFolder(tmp_path, form, keep=2)
+    assert folder.latest_step() == folder.path(6)
+    folder.save("calibrated", checkpoint())
+    assert folder.steps() == [1, 2, 3, 4, 5, 6] and folder.latest_step() is None
+
+
+def test_a_step_does_not_take_its_own_place(form, tmp_path):
+    folder = RunFolder(tmp_path, form, keep=1)
+    save(folder, 30)
+    folder.save(20, checkpoint(20))
+    assert 20 in folder.steps() and latest_checkpoint(tmp_path) == str(folder.path(20))
+
+
+def test_removing_all_leaves_no_name_of_what_is_gone(folder):
+    save(folder, 3)
+    folder.remove_all()
+    assert latest_checkpoint(folder.folder) is None
 
 
 def test_the_step_is_stored_as_tensorflow_does(tmp_path):
