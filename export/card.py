@@ -25,6 +25,7 @@ def export_card(
     settings: ExportSettings,
     command: str | None,
     data: str | None,
+    part: str = "",
 ) -> str:
     """The text of the card.
 
@@ -32,6 +33,7 @@ def export_card(
         path: the model's.
         command: the line that made it.
         data: the name of what it was checked on; None: random tokens.
+        part: which part of that, "" for all.
     """
     config = source.config
     layers = f"{config.num_hidden_layers} layer{'s' * (config.num_hidden_layers > 1)}, hidden size {config.hidden_size}"
@@ -61,6 +63,7 @@ def export_card(
             library="onnx",
             tags=["onnx", *(["quantization", "int8"] if quantized else [])],
             data=data,
+            part=part,
             scores=comparison.model_scores if comparison is not None else {},
             score_note=note,
             command=command,

@@ -129,6 +129,7 @@ def export_as_told(
         settings=settings,
         command=command,
         data=None if task is None or data is None else Path(data).name,
+        part="" if task is None else task.part,
     )
     return export_model(source, settings, output, check, final, card)
 

@@ -89,6 +89,14 @@ class Task(ABC):
     def prediction_sets(self) -> list[PredictionSet]:
         """What a prediction has to go through, in order."""
 
+    @property
+    @abstractmethod
+    def part(self) -> str:
+        """Which part of its data is predicted, where a limit cuts it: "the first 32 examples"; "" where it is all.
+
+        Scores of a part are not the data set's, and are never told without it.
+        """
+
     @abstractmethod
     def first_examples(self, count: int) -> Task:
         """The same task, but for predicting only the first `count` examples of every prediction set, for a check."""

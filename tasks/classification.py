@@ -125,6 +125,16 @@ class ClassificationTask(Task):
             for name, examples in self._sets_to_predict.items()
         ]
 
+    @property
+    def part(self) -> str:
+        """ "the first 32 examples", of each set where there are several, or ""."""
+        cut = {
+            len(examples)
+            for name, examples in self._sets_to_predict.items()
+            if len(examples) == self._max_samples[name.partition("_")[0]]
+        }
+        return f"the first {max(cut)} examples" if cut else ""
+
     def first_examples(self, count: int) -> ClassificationTask:
         """The same task with only the first `count` examples of every set; they are not kept between runs."""
         task = copy.copy(self)

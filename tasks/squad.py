@@ -130,6 +130,12 @@ class SquadTask(Task):
         """The one file to predict."""
         return [PredictionSet("predict", self.predict_features, self.finish)]
 
+    @property
+    def part(self) -> str:
+        """ "the first 32 questions", or ""."""
+        count = len(self.predict_examples)
+        return f"the first {count} questions" if count == self._max_predict_examples else ""
+
     def first_examples(self, count: int) -> SquadTask:
         """The same task with only the first `count` questions to predict; they are not kept between runs."""
         task = copy.copy(self)

@@ -50,6 +50,7 @@ def checkpoint_card(
         library="transformers" if backend == "pytorch" and mode != "dynamic" else None,
         tags=[f"twinquant-{mode}"] if mode == "fp32" else ["quantization", "int8", f"twinquant-{mode}"],
         data=data_name(settings, task),
+        part=task.part if scores else "",
         scores={score: value for score, value in scores.items() if isinstance(value, float)},
         score_note=_score_note(settings, mode) if scores else "",
         command=command,

@@ -62,7 +62,7 @@ class Run(RunModel):
         if settings.predicts:
             self.record.enter("predict")
             scores = self.predict()
-        self.record.note(checkpoint=self.result)
+        self.record.note(checkpoint=self.result, part=self.task.part if scores else "")
         return scores
 
     def export(self) -> None:

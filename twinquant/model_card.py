@@ -37,7 +37,8 @@ class Card:
 
     name: the model's, without folder. head: "question_answering" or "classification". library: the one that loads the
     files ("transformers", "onnx"), None where that is this project alone. facts: rows of a table. scores: as the run
-    names them, on `data`; empty where they are not known. command: the line that made the model. use: how to run it,
+    names them, on `data`; empty where they are not known. part: of the data that was scored, "" for all: scores of a
+    part are not put into the header, where the hub would take them for the data set's. command: the line that made the model. use: how to run it,
     lines of Markdown. packages: those whose versions shaped it.
     """
 
@@ -48,6 +49,7 @@ class Card:
     library: str | None = None
     tags: Sequence[str] = ()
     data: str | None = None
+    part: str = ""
     scores: Mapping[str, float] = field(default_factory=dict)
     score_note: str = ""
     command: str | None = None
@@ -61,7 +63,8 @@ def make_card(card: Card) -> str:
     lines += ["| | |", "|---|---|", *(f"| {name} | {_cell(value)} |" for name, value in card.facts.items()), ""]
     lines += ["## Scores", ""]
     if card.scores:
-        lines += [f"On {card.data}:" if card.data else "On the data that was predicted:", "", "| score | value |"]
+        place = card.data or "the data that was predicted"
+        lines += [f"On {card.part} of {place}:" if card.part else f"On {place}:", "", "| score | value |"]
         lines += ["|---|---:|", *(f"| {name} | {value:.4f} |" for name, value in card.scores.items())]
     else:
         lines.append("None were known when this card was written.")
@@ -111,7 +114,7 @@ def _header(card: Card) -> list[str]:
     pipeline = PIPELINES[card.head]
     lines = [f"library_name: {card.library}"] if card.library else []
     lines += [f"pipeline_tag: {pipeline}", f"tags: {json.dumps(['bert', *card.tags], ensure_ascii=False)}"]
-    if card.scores and card.data:
+    if card.scores and card.data and not card.part:
         metrics = [
             {"type": _METRICS.get(name, name), "name": name, "value": round(value, 4)}
             for name, value in card.scores.items()

@@ -75,13 +75,14 @@ def row(folder: Path, run: Mapping[str, Any]) -> dict[str, str]:
     if isinstance(processes, int) and processes > 1:
         backend += f" x{processes}"
     seconds = run.get("seconds")
+    part = str(run.get("part") or "")
     return {
         "when (UTC)": str(run.get("started") or "-")[:16].replace("T", " "),
         "script": str(run.get("program") or "-").removeprefix("python -m "),
         "phases": " ".join(told) or "-",
         "backend": backend,
         "mode": str(run.get("mode") or "-"),
-        "result": describe_results(run.get("results")),
+        "result": describe_results(run.get("results")) + (f" ({part})" if part else ""),
         "seconds": f"{seconds:.1f}" if isinstance(seconds, float | int) else "-",
         "state": str(run.get("state") or "-"),
         "folder": str(folder),

@@ -217,6 +217,7 @@ def test_first_examples(workplace: Path, place: Path) -> None:  # noqa: F811
     assert len(squad.first_examples(2).predict_examples) == 2 and len(sample) < len(whole)
     np.testing.assert_array_equal(sample, whole[: len(sample)])
     assert len(squad.predict_examples) == 10
+    assert (squad.part, squad.first_examples(2).part) == ("", "the first 2 questions")
     from tasks.glue import GlueSource
 
     glue_task = ClassificationTask(

@@ -172,6 +172,9 @@ def test_first_rows_only(make_task: MakeTask, mrpc: Path) -> None:
     assert task.train_examples_count == len(task.train_features()) == len(task.calibration_features(9)) == 3
     assert {name: len(s.features()) for name, s in by_name(task).items()} == {"dev": 2, "test": 1}
     assert len(task.calibration_features(2)) == 2
+    assert task.part == "the first 2 examples"
+    assert make_task(GlueSource("mrpc", mrpc), max_eval_samples=1000).part == ""
+    assert make_task(GlueSource("mrpc", mrpc)).part == ""
 
 
 @pytest.mark.parametrize(

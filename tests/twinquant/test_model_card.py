@@ -1,5 +1,6 @@
 """Model cards: read by Hugging Face's own parser, never in the place of somebody's own README."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,14 @@ def test_hugging_face_reads_it(tmp_path: Path) -> None:
     found = {(result.metric_type, result.metric_name): result.metric_value for result in data.eval_results}
     assert found == {("accuracy", "acc"): 0.5, ("matthews_correlation", "mcc"): -0.25, ("f1_mm", "f1_mm"): 1.0}
     assert {result.dataset_name for result in data.eval_results} == {"glue/mrpc"}
+
+
+def test_scores_of_a_part_are_not_the_data_sets() -> None:
+    """The hub would show those of the header beside everybody's."""
+    hub = pytest.importorskip("huggingface_hub")
+    text = make_card(dataclasses.replace(CARD, part="the first 32 examples"))
+    assert "On the first 32 examples of glue/mrpc:" in text and "| acc | 0.5000 |" in text
+    assert hub.ModelCard(text).data.eval_results is None
 
 
 def test_a_card_without_scores_claims_none(tmp_path: Path) -> None:

@@ -31,11 +31,12 @@ def test_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     phases = {"load": 1.0, "calibrate": 2.0, "predict": 3.0}
     leave(tmp_path / "b/deep", "2026-01-02T03:04:05+00:00", mode="ft2", results=scores, phases=phases)
     leave(tmp_path / "a", "2026-01-03T00:00:00+00:00", "failed", "no such file", processes=4, phases={"load": 0.5})
-    leave(tmp_path / "a", "2026-01-01T00:00:00+00:00", results={"acc": {"mean": 0.5, "standard_deviation": 0.01}})
+    repeated = {"acc": {"mean": 0.5, "standard_deviation": 0.01}}
+    leave(tmp_path / "a", "2026-01-01T00:00:00+00:00", results=repeated, part="the first 100 examples")
     header, *rows = shown(capsys, str(tmp_path), "--errors")
     assert header.split() == "when (UTC) script phases backend mode result seconds state folder".split()
     assert [row[:16] for row in rows[:3]] == ["2026-01-01 00:00", "2026-01-02 03:04", "2026-01-03 00:00"]
-    assert "acc 0.5 +- 0.01" in rows[0]
+    assert "acc 0.5 +- 0.01 (the first 100 examples)" in rows[0]
     assert "calibrate predict" in rows[1] and "ft2" in rows[1] and "exact_match 51.26, f1 65.6 " in rows[1]
     assert "finished" in rows[1] and rows[1].endswith(str(tmp_path / "b/deep")) and "1190" not in rows[1]
     assert "failed" in rows[2] and "pytorch x4" in rows[2] and " load " in rows[2]
