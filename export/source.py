@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,14 +11,12 @@ from checkpoints.checkpoint import load_checkpoint
 from checkpoints.config import BertConfig
 from checkpoints.names import CLASSIFICATION, QUESTION_ANSWERING, head_of
 from checkpoints.value import Checkpoint
+from quantization.calibration_record import calibrated_exclusion, calibrated_mode, read_calibration
 from quantization.exclusion import exclude
-from quantization.modes import MODE_NAMES, Mode, get_mode
+from quantization.modes import MODE_NAMES, Q8BERT, Mode, get_mode
 from quantization.ranges import Ranges, select_ranges
 from training.initialization import complete_tensors
 from twinquant.errors import UserError
-from twinquant.json_text import parse_json
-
-_BEYOND = 2.0**128  # the first power of two that no float32 holds
 
 TASK_HEADS = {"squad": QUESTION_ANSWERING, "glue": CLASSIFICATION}
 _HEAD_WEIGHTS = {QUESTION_ANSWERING: "cls/squad/output_weights", CLASSIFICATION: "output_weights"}
@@ -30,7 +27,7 @@ class Source:
     """A complete model: float32 `tensors` in the canonical order, its config, head, ranges and label names.
 
     `num_labels`: of a classification head, 1 for a regression; None for question answering. `calibration`: what
-    calibration.json says of how the ranges were found; None where there is none that belongs to them.
+    `quantization.calibration_record.read_calibration` found of the ranges; None where there is nothing.
     """
 
     checkpoint: Checkpoint
@@ -57,31 +54,31 @@ class Source:
         Where these are not given: those of the checkpoint's calibration.
         """
         mode = self._named_mode(name)
-        return exclude(mode, quant_exclude or self._excluded(mode), self.config.num_hidden_layers)
+        excluded = quant_exclude or calibrated_exclusion(self.calibration, mode.name, self.name)
+        return exclude(mode, excluded, self.config.num_hidden_layers)
 
     def _named_mode(self, name: str | None) -> Mode:
+        calibrated = calibrated_mode(self.calibration)
+        if calibrated == Q8BERT:
+            raise UserError(
+                f"{self.name} was trained in mode q8bert, which has ranges for fewer tensors than static int8 needs; "
+                "--precision=int8-dynamic or fp32 exports its float32 weights, --do_calib of one of the modes of "
+                "--quant_mode finds ranges for int8"
+            )
         if name is not None:
             return get_mode(name)
-        calibrated = (self.calibration or {}).get("quant_mode")
-        if calibrated in MODE_NAMES:
-            return get_mode(str(calibrated))
+        if calibrated is not None:
+            return get_mode(calibrated)
         if not self.checkpoint.ranges:
-            # Any mode will do: the sentence about the first range that is missing is what the user needs.
-            return get_mode("ft2")
+            raise UserError(
+                f"{self.name} was never calibrated: int8 needs ranges; run with --do_calib --quant_mode=ft1 "
+                "--percentile=99.999 and start from the model.ckpt-calibrated it writes, or export with "
+                "--precision=int8-dynamic, which needs none"
+            )
         raise UserError(
-            f"--quant_mode is required: {self.name} has ranges, but no calibration.json beside it says for which mode; "
-            f"expected one of {', '.join(MODE_NAMES)}"
+            f"--quant_mode is required: {self.name} has ranges, but neither calibration.json nor settings.json beside "
+            f"it says for which mode; expected one of {', '.join(MODE_NAMES)}"
         )
-
-    def _excluded(self, mode: Mode) -> list[str]:
-        """The quantizers of the mode that were left in float when the checkpoint was calibrated."""
-        calibration = self.calibration or {}
-        if calibration.get("quant_mode") != mode.name:
-            return []
-        excluded = calibration.get("quant_exclude", [])
-        if not isinstance(excluded, list) or not all(isinstance(scope, str) for scope in excluded):
-            raise UserError(f"quant_exclude in the calibration.json of {self.name} is no list of names of quantizers")
-        return excluded
 
     def take_tensors(self) -> dict[str, np.ndarray]:
         """The tensors, which the source has no longer: their memory is the caller's to free."""
@@ -107,13 +104,13 @@ def load_source(path: str, task: str = "auto", config_file: str | None = None) -
     config = BertConfig.from_json_file(config_file) if config_file is not None else checkpoint.config
     if config is None:
         raise UserError(f"--bert_config_file is required: {checkpoint.source} has no configuration beside it")
-    return make_source(checkpoint, config, task, _read_calibration(path))
+    return make_source(checkpoint, config, task, read_calibration(path, checkpoint.ranges))
 
 
 def make_source(
     checkpoint: Checkpoint, config: BertConfig, task: str = "auto", calibration: dict[str, Any] | None = None
 ) -> Source:
-    """A checkpoint in memory as a source; see `load_source`. `calibration`: the content of calibration.json."""
+    """A checkpoint in memory as a source; see `load_source`. `calibration`: see `Source`."""
     head = _find_head(checkpoint, task)
     num_labels = None
     label_names = None
@@ -128,8 +125,6 @@ def make_source(
         if label_names is None or len(label_names) != num_labels:
             label_names = [f"LABEL_{index}" for index in range(num_labels)]
     tensors = complete_tensors(checkpoint, config, head, 0, False, num_labels)
-    if calibration is not None and not _belongs(calibration, checkpoint.ranges):
-        calibration = None
     return Source(checkpoint, config, head, num_labels, label_names, tensors, calibration)
 
 
@@ -163,32 +158,3 @@ def _find_head(checkpoint: Checkpoint, task: str) -> str:
             "--task=squad or --task=glue"
         )
     return found_head
-
-
-def _read_calibration(path: str) -> dict[str, Any] | None:
-    """calibration.json in the checkpoint's folder, or in the one above; None where there is none of that form.
-
-    Raises UserError for a damaged one.
-    """
-    for folder in (Path(path), Path(path).parent):
-        try:
-            content = (folder / "calibration.json").read_bytes()
-        except OSError:
-            continue
-        values = parse_json(content, folder / "calibration.json")
-        if isinstance(values, dict) and isinstance(values.get("quantizers"), dict):
-            return values
-    return None
-
-
-def _belongs(calibration: dict[str, Any], ranges: Mapping[str, np.ndarray]) -> bool:
-    """Whether calibration.json tells these ranges, and not those of another checkpoint in the same folder."""
-    told = {
-        scope: amax
-        for scope, entry in calibration["quantizers"].items()
-        if isinstance(entry, dict) and isinstance(amax := entry.get("amax"), float | int) and abs(amax) < _BEYOND
-    }
-    return bool(told) and all(
-        scope in ranges and ranges[scope].shape == () and float(ranges[scope]) == float(np.float32(amax))
-        for scope, amax in told.items()
-    )

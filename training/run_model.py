@@ -1,5 +1,6 @@
 """The model that a run works on: its checkpoint, config, backend and ranges, loaded, resumed and saved."""
 
+import dataclasses
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -11,8 +12,9 @@ from backends.base import Backend, DistillationSettings, OptimizerSettings, Runt
 from checkpoints.checkpoint import Checkpoint, load_checkpoint
 from checkpoints.config import BertConfig
 from checkpoints.fastertransformer import write_fastertransformer
+from quantization.calibration_record import calibrated_exclusion, calibrated_mode, read_calibration
 from quantization.exclusion import exclude
-from quantization.modes import Mode, custom_mode, get_mode
+from quantization.modes import MODE_NAMES, Mode, custom_mode, get_mode
 from quantization.ranges import select_ranges
 from tasks.base import Task
 from training.cards import checkpoint_card
@@ -78,6 +80,8 @@ class RunModel:
         self.vocab_file = vocab_file_of(settings, self.checkpoint)
         self.task = make_task(self.config, self.vocab_file)
         self.config = config_with_labels(self.config, self.task, self.checkpoint)
+        if start and not settings.do_calib:
+            settings = self.settings = self._as_calibrated(str(start))
         self.mode = self._mode()
         if settings.quant_exclude:
             self.mode = exclude(self.mode, settings.quant_exclude, self.config.num_hidden_layers)
@@ -161,6 +165,31 @@ class RunModel:
 
     def _load(self, source: str) -> Checkpoint:
         return load_checkpoint(source)
+
+    def _as_calibrated(self, start: str) -> CommonSettings:
+        """The settings with the mode, and the quantizers left in float, that the checkpoint was calibrated for.
+
+        Flags that were given stay; so does a mode of single settings.
+        """
+        settings, source = self.settings, self.checkpoint.source
+        found = read_calibration(start, self.checkpoint.ranges) if self.processes.is_first else None
+        calibration = self.processes.share(found, "calibration")
+        mode = calibrated_mode(calibration)
+        if mode not in MODE_NAMES or settings.quant_mode not in MODE_NAMES:
+            return settings
+        changes: dict = {}
+        if "quant_mode" not in settings.explicit and mode != settings.quant_mode:
+            changes["quant_mode"] = mode
+            if settings.export is not None and settings.export["quant_mode"] is not None:
+                changes["export"] = settings.export | {"quant_mode": mode}
+        excluded = calibrated_exclusion(calibration, changes.get("quant_mode", settings.quant_mode), source)
+        if excluded and "quant_exclude" not in settings.explicit:
+            changes["quant_exclude"] = tuple(excluded)
+        if changes and (settings.if_quant or "export" in changes):
+            told = ", ".join(f"--{name}={changes[name]}" for name in ("quant_mode",) if name in changes)
+            left = f"{len(excluded)} quantizers in float" if "quant_exclude" in changes else ""
+            logger.info("as %s was calibrated: %s", source, " and ".join(filter(None, (told, left))))
+        return dataclasses.replace(settings, **changes)
 
     def _mode(self) -> Mode:
         if self.settings.custom_mode is not None:

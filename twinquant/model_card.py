@@ -38,8 +38,8 @@ class Card:
     name: the model's, without folder. head: "question_answering" or "classification". library: the one that loads the
     files ("transformers", "onnx"), None where that is this project alone. facts: rows of a table. scores: as the run
     names them, on `data`; empty where they are not known. part: of the data that was scored, "" for all: scores of a
-    part are not put into the header, where the hub would take them for the data set's. command: the line that made the model. use: how to run it,
-    lines of Markdown. packages: those whose versions shaped it.
+    part are not put into the header, where the hub would take them for the data set's. command: the line that made the
+    model. use: how to run it, lines of Markdown. packages: those whose versions shaped it.
     """
 
     name: str

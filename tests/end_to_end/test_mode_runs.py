@@ -72,7 +72,10 @@ def test_ptq(folder: Path, backend: str, mode: str, method: str) -> None:
     for scope, amax in ranges.items():
         np.testing.assert_allclose(other[scope], amax, rtol=2e-3, err_msg=scope)
     predict = ["--backend=pytorch", f"--init_checkpoint={output}/model.ckpt-calibrated", f"--output_dir={there}-2"]
-    succeed(*arguments, *predict, cwd=folder)
+    # Without --quant_mode the mode is that of the calibration, and not the default.
+    outcome = succeed(*COMMON, *predict, cwd=folder)
+    assert f"fake quantization is on: mode {mode}" in outcome.err
+    assert (f"calibrated was calibrated: --quant_mode={mode}" in outcome.err) == (mode != "ft2")
     best = [json.loads((folder / name / "nbest_predictions.json").read_text()) for name in (output, f"{there}-2")]
     for identifier, entries in best[0].items():
         for key in ("start_logit", "end_logit"):

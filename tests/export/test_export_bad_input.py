@@ -20,10 +20,12 @@ from twinquant.main import run_main
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """plain: a checkpoint without ranges; ft1: one with per-channel ranges; glue: a classifier; model.onnx of ft1."""
+    """plain: a checkpoint without ranges; ft1: one with per-channel ranges; glue, q8bert: classifiers; model.onnx of ft1."""
     write_hugging_face(tmp_path / "plain", tiny_checkpoint())
     write_hugging_face(tmp_path / "ft1", tiny_checkpoint("squad", "ft1"))
     write_hugging_face(tmp_path / "glue", tiny_checkpoint("glue", "ft2"))
+    write_hugging_face(tmp_path / "q8bert", tiny_checkpoint("glue", "ft2"))
+    (tmp_path / "q8bert" / "settings.json").write_text('{"if_quant": true, "quant_mode": "q8bert"}')
     exported(tiny_source("squad", "ft1"), int8("ft1"), tmp_path / "onnx")
     return tmp_path
 
@@ -42,10 +44,12 @@ ONNX_MISTAKES = {
     "--output={f}/o": "--checkpoint is required: the checkpoint to export",
     "--checkpoint={f}/plain": r"--output is required: the model's file \(.onnx\) or folder",
     "--checkpoint={f}/nothing --output={f}/o": "the checkpoint .*nothing does not exist; expected",
-    "--checkpoint={f}/plain --output={f}/o --precision=int8": "quantizer bert/encoder/layer_0/attention/self/query/"
-    "kernel_quantizer has no range: .*plain was never calibrated; run with --do_calib --quant_mode=ft2 and start from",
-    "--checkpoint={f}/ft1 --output={f}/o --precision=int8": "--quant_mode is required: .*ft1 has ranges, but no "
-    "calibration.json beside it says for which mode; expected one of ft1, ft2",
+    "--checkpoint={f}/plain --output={f}/o --precision=int8": ".*plain was never calibrated: int8 needs "
+    "ranges; run with --do_calib --quant_mode=ft1 .* or export with --precision=int8-dynamic, which needs none",
+    "--checkpoint={f}/q8bert --output={f}/o --precision=int8": ".*q8bert was trained in mode q8bert, which has ranges",
+    "--checkpoint={f}/q8bert --output={f}/o --precision=int8 --quant_mode=ft1": ".*q8bert was trained in mode q8bert",
+    "--checkpoint={f}/ft1 --output={f}/o --precision=int8": "--quant_mode is required: .*ft1 has ranges, but "
+    "neither calibration.json nor settings.json beside it says for which mode; expected one of ft1, ft2",
     "--checkpoint={f}/ft1 --output={f}/o --precision=int8 --quant_mode=ft2": r"quantizer \S*query/kernel_quantizer: "
     r"found a range of shape \(32,\) in .*ft1, mode ft2 needs \(\)",
     "--checkpoint={f}/glue --output={f}/o --precision=int8 --quant_mode=ort": r"query/kernel_quantizer: found a range "
