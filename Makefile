@@ -2,7 +2,7 @@
 # make test   sets everything up and runs the tests
 # make venv   sets up all but Horovod; quick when nothing changed
 # make horovod   sets up everything, with Horovod for runs of several processes; its build takes minutes, once
-# make results DATA=FOLDER   measures README's tables anew (docs/results.md); takes hours
+# make results DATA=FOLDER   measures README's tables again (docs/results.md); takes hours
 # make lock   requirements/*.txt (versions and hashes of all that make venv installs) and docs/licenses.md, after new pins
 # make fuzz   damages the files that every reader reads, for ten minutes (FUZZ_MINUTES=...)
 # make shapes   installs every extra alone, into environments of its own, and runs a small job in each; takes minutes

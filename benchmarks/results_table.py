@@ -28,7 +28,11 @@ CHOICE_BEGIN, CHOICE_END = "<!-- choice: begin -->", "<!-- choice: end -->"
 NOT_IN_README = {"squad_xquad"}
 # By the name of the file of results: what is predicted, its title, and the stages that are measured on it.
 SQUAD_SETS: dict[str, tuple[str, str, list[str]]] = {
-    "squad_dev": ("dev-v1.1.json", "SQuAD dev, 10,570 questions", ["fp32", "ft1-p99.99"]),
+    "squad_dev": (
+        "dev-v1.1.json",
+        "SQuAD dev, 10,570 questions",
+        ["fp32", "ft1-p99.99", "ft1-p99.999", "ft1-mse", "ft2-p99.99", "ft2-mse"],
+    ),
     "squad_xquad": (
         "xquad.en.json",
         "XQuAD's 1,190 questions",
@@ -44,6 +48,13 @@ SQUAD_SETS: dict[str, tuple[str, str, list[str]]] = {
             "qat-kd-ft2",
         ],
     ),
+}
+# What `make results` measures of a GLUE task: its stages, and flags of `benchmarks.glue_results` by task.
+GLUE_STAGES = ["fp32", "ft1-p99.999", "ft2-p99.99", "qat-ft1", "qat-ft2", "q8bert", "dynamic"]
+GLUE_FLAGS = {
+    "mrpc": ["--num_train_epochs=2"],
+    "sst-2": ["--num_train_epochs=2", "--train_batch_size=32", "--max_seq_length=64", "--max_train_samples=4000"],
+    "cola": ["--train_batch_size=32", "--max_seq_length=64"],
 }
 TITLES = {"pytorch": "PyTorch", "tensorflow": "TensorFlow"}
 # The score that a task's cell shows; of other tasks it is the accuracy.
@@ -129,7 +140,8 @@ def measure_glue(data: Path, pretrained: Path | None, output: Path, num_runs: in
         f"--output_dir={output}",
         f"--num_runs={num_runs}",
     ]
-    glue_results.main([*flags, "--tasks", *tasks])
+    for task in tasks:
+        glue_results.main([*flags, *GLUE_FLAGS.get(task, []), "--stages", *GLUE_STAGES, "--tasks", task])
     return {f"glue_{task}": read_results(output / f"glue_{task}.json") for task in tasks}
 
 
@@ -251,11 +263,10 @@ def provenance(files: list[dict]) -> str:
     """On what, when and by which commands the results were measured."""
     machines = {describe(results["machine"]) for results in files}
     dates = sorted({results["date"] for results in files})
-    commands = f"`{files[0]['command']}`"
-    more = f" (and the like for {len(files) - 1} more)" if len(files) > 1 else ""
+    commands = "; ".join(f"`{results['command']}`" for results in files)
     days = " to ".join(dict.fromkeys((dates[0], dates[-1])))
     sources = "".join(f" Of this, {results['source']}." for results in files if "source" in results)
-    return f"Measured {days} on {'; '.join(sorted(machines))}: {commands}{more}.{sources}"
+    return f"Measured {days} on {'; '.join(sorted(machines))}: {commands}.{sources}"
 
 
 def describe(machine: dict) -> str:

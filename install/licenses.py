@@ -23,8 +23,8 @@ they come from the package registry and are no part of this repository. Licenses
 states them, which says nothing of libraries that a wheel holds inside. Written by `python -m install.licenses`; a test
 compares names and versions with [requirements/](../requirements).
 
-Installed on demand only, and so not listed: Horovod (`make horovod`), optimum (`make optimum`), OpenVINO and NNCF
-(the extras `openvino` and `peers`).
+Installed on demand only, and so not listed: Horovod (`make horovod`), optimum (`make optimum`), OpenVINO, NNCF and
+accelerate (the extras `openvino` and `peers`).
 
 | package | version | license |
 |---|---|---|
