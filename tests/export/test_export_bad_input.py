@@ -20,7 +20,7 @@ from twinquant.main import run_main
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """plain: a checkpoint without ranges; ft1: one with per-channel ranges; glue, q8bert: classifiers; model.onnx of ft1."""
+    """plain: without ranges; ft1: with per-channel ranges; glue, q8bert: classifiers; model.onnx of ft1."""
     write_hugging_face(tmp_path / "plain", tiny_checkpoint())
     write_hugging_face(tmp_path / "ft1", tiny_checkpoint("squad", "ft1"))
     write_hugging_face(tmp_path / "glue", tiny_checkpoint("glue", "ft2"))
