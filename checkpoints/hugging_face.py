@@ -26,7 +26,7 @@ WEIGHT_FILES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
-_ARCHITECTURES = {
+ARCHITECTURES = {
     names.QUESTION_ANSWERING: "BertForQuestionAnswering",
     names.CLASSIFICATION: "BertForSequenceClassification",
     None: "BertModel",
@@ -105,7 +105,7 @@ def hugging_face_config(config: BertConfig, head: str | None, num_labels: int | 
     values.pop("torch_dtype", None)  # the older name of dtype; the file may have been float16 where it came from
     if values["hidden_act"] == "gelu_tanh":  # the one spelling accepted here that transformers does not know
         values["hidden_act"] = "gelu_pytorch_tanh"
-    return {**values, "architectures": [_ARCHITECTURES[head]], "model_type": "bert", "dtype": "float32"}
+    return {**values, "architectures": [ARCHITECTURES[head]], "model_type": "bert", "dtype": "float32"}
 
 
 def _open_weights(path: Path) -> _Reads:

@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -147,7 +148,9 @@ def compare_on_task(
     batch_size: int,
     longest: int,
 ) -> Comparison:
-    """Compares logits, answers and scores on all labeled prediction sets of a task; `longest`: max_seq_length.
+    """Compares logits, answers and scores on all prediction sets of a task; `longest`: max_seq_length.
+
+    Answers of a regression are values, which are never quite equal: they are not counted.
 
     The reference is opened first, and let go before the model is: each may need the whole memory.
     """
@@ -171,8 +174,9 @@ def compare_on_task(
         (answers, scores), (expected_answers, expected_scores) = (
             answers_and_scores(prediction_set, outputs) for outputs in (ours, expected)
         )
-        comparison.answers += len(expected_answers)
-        comparison.equal_answers += sum(answers.get(key) == value for key, value in expected_answers.items())
+        if not are_values(expected_answers):
+            comparison.answers += len(expected_answers)
+            comparison.equal_answers += sum(answers.get(key) == value for key, value in expected_answers.items())
         comparison.model_scores |= scores
         comparison.reference_scores |= expected_scores
     joined = np.concatenate(differences)
@@ -184,6 +188,11 @@ def compare_on_task(
             points * task.main_score(comparison.reference_scores),
         )
     return comparison
+
+
+def are_values(answers: Mapping[Any, Any]) -> bool:
+    """Whether these are the answers of a regression, not texts or classes."""
+    return any(isinstance(value, float) for value in answers.values())
 
 
 def answers_and_scores(

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from checkpoints.config import BertConfig
-from checkpoints.hugging_face import hugging_face_config
+from checkpoints.hugging_face import ARCHITECTURES, hugging_face_config
 from checkpoints.tf_checkpoint import read_file
-from export.source import Source
+from export.source import TASK_HEADS, Source
 from twinquant.errors import UserError
 from twinquant.files import make_folder
 
@@ -63,6 +63,7 @@ def publish(temporary: Path, names: list[str], path: Path, source: Source) -> li
     """
     companions = _companions(source)
     _check_companions(path.parent, source.config, source.label_names, companions.get(VOCAB_NAME))
+    _check_head(path.parent / CONFIG_NAME, source)
     written = []
     for name, data in companions.items():
         # What is there already describes the same model, perhaps with more detail than is known here.
@@ -116,7 +117,9 @@ def _check_companions(
     if config_file.exists():
         found = BertConfig.from_json_file(config_file)
         pairs = {name: (getattr(found, name), getattr(config, name)) for name in _COMPARED}
-        pairs |= {"label_names": (found.label_names, label_names)} if label_names is not None else {}
+        # transformers leaves the names out where they are its own: LABEL_0, LABEL_1.
+        if label_names is not None and found.label_names is not None:
+            pairs |= {"label_names": (found.label_names, label_names)}
         for name, (there, here) in pairs.items():
             if there != here:
                 raise UserError(
@@ -125,6 +128,20 @@ def _check_companions(
                 )
     if vocab_file.exists() and vocabulary is not None and read_file(vocab_file) != vocabulary:
         raise UserError(f"{vocab_file} is another model's vocabulary: choose an --output in a folder of its own")
+
+
+def _check_head(config_file: Path, source: Source) -> None:
+    """Refuses the config of a model for the other of the two tasks."""
+    if not config_file.exists():
+        return
+    there = BertConfig.from_json_file(config_file).extra.get("architectures")
+    heads = {ARCHITECTURES[head] for head in TASK_HEADS.values()}
+    here = hugging_face_config(source.config, source.head, source.num_labels)["architectures"]
+    if there != here and isinstance(there, list) and set(map(str, there)) & heads:
+        raise UserError(
+            f"{config_file} describes another model (architectures is {there}, not {here}): choose an --output in a "
+            "folder of its own"
+        )
 
 
 def _json(value: object) -> bytes:

@@ -7,6 +7,7 @@ lie: an external file is looked for beside the model and nowhere else.
 import json
 import math
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from checkpoints.names import CLASSIFICATION, QUESTION_ANSWERING
@@ -55,6 +56,22 @@ def check_graph(proto: "onnx.ModelProto", path: str) -> None:
             raise UserError(f"{path} is damaged: a name in it is not UTF-8 text ({text!r:.60})")
     for constant in proto.graph.initializer:
         _check_constant(constant, path)
+
+
+def check_external(proto: "onnx.ModelProto", path: Path) -> None:
+    """Raises UserError where a file of constants beside the model is missing or too short."""
+    for constant in proto.graph.initializer:
+        external = {entry.key: entry.value for entry in constant.external_data}
+        if not external:
+            continue
+        place = path.parent / external["location"]
+        if not place.is_file():
+            raise UserError(f"{place} is missing, where {path} keeps the constant {constant.name!r:.100}")
+        end, size = int(external.get("offset", "0")) + int(external.get("length", "0")), place.stat().st_size
+        if end > size:
+            raise UserError(
+                f"{place} is cut off: the constant {constant.name!r:.100} of {path} ends at byte {end}, it has {size}"
+            )
 
 
 def _check_constant(constant: "onnx.TensorProto", path: str) -> None:

@@ -31,6 +31,8 @@ from twinquant.memory import large_blocks_freed_at_once, release_freed_memory
 
 _FINAL = "final_input_quantizer"  # sees the last layer's output, and belongs to none
 _WORDS = "bert/embeddings/word_embeddings"
+# Of a layer's size: a layer that is left in float, wholly or but for little, is moved by less than float noise.
+_LEAST_MOVED = 1e-3
 
 
 def layer_differences(
@@ -42,6 +44,8 @@ def layer_differences(
     batches: Sequence[Batch],
 ) -> list[float]:
     """Per layer: the mean difference to the backend as a share of what fake quantization changes in that layer.
+
+    That is taken to be a thousandth of the layer's output at least, for layers that are left in float.
 
     The backend is given what the file holds: rounded embeddings and biases where it has these. Hidden states are
     compared through two random directions, which a backend's span head gives. Of an int8 model only.
@@ -74,7 +78,7 @@ def layer_differences(
         expected.append([reference.predict(batch) for batch in own_batches])
     shares = []
     for layer in layers:
-        difference, moved = 0.0, 1e-12
+        difference, moved, size = 0.0, 0.0, 1e-12
         for hidden, unrounded, rounded, batch in zip(
             found[layer], floats[layer], expected[layer], batches, strict=True
         ):
@@ -87,7 +91,8 @@ def layer_differences(
                 ours = hidden.reshape(*tokens.shape, -1)[tokens]
             difference += float(np.abs(ours @ probe.T - _directions(rounded)[tokens]).sum())
             moved += float(np.abs(_directions(unrounded) - _directions(rounded))[tokens].sum())
-        shares.append(difference / moved)
+            size += float(np.abs(_directions(unrounded))[tokens].sum())
+        shares.append(difference / max(moved, _LEAST_MOVED * size))
     return shares
 
 

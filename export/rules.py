@@ -33,6 +33,9 @@ def broken_rules(graph: GraphProto, constants: Mapping[str, np.ndarray], target:
         for name in node.input:
             consumers.setdefault(name, []).append(node)
     for node in graph.node:
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear") and (len(node.input) < 2 or not node.output):
+            broken.append(f"{node.name} has {len(node.input)} inputs and {len(node.output)} outputs")
+            continue
         if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
             broken += _broken_by_parameters(node, constants, target)
         if node.op_type == "QuantizeLinear":
@@ -64,7 +67,7 @@ def _broken_by_consumers(
     users = consumers.get(node.output[0], [])
     broken = [] if users else [f"nothing uses {node.name}"]
     for user in users:
-        if user.op_type != "DequantizeLinear":
+        if user.op_type != "DequantizeLinear" or len(user.input) < 2:
             broken.append(f"{user.name} uses the integers of {node.name}, which only a DequantizeLinear may")
         elif not np.array_equal(constants.get(user.input[1], np.nan), constants.get(node.input[1], np.nan)):
             broken.append(f"{user.name} has another scale than {node.name}")
@@ -73,8 +76,8 @@ def _broken_by_consumers(
 
 def _broken_by_axis(node: NodeProto, consumer: NodeProto, constants: Mapping[str, np.ndarray]) -> list[str]:
     """Weights of a product a @ w are [in, out], so that their channels run along axis 1."""
-    weights, scale = constants[node.input[0]], constants[node.input[1]]
-    if consumer.op_type not in _PRODUCTS or scale.ndim == 0:
+    weights, scale = constants[node.input[0]], constants.get(node.input[1])
+    if consumer.op_type not in _PRODUCTS or scale is None or scale.ndim == 0:
         return []
     axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 1)
     if consumer.input[1] != node.output[0] or axis != 1 or scale.shape != (weights.shape[1],):

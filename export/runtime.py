@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from export.cpu import has_vnni
-from export.integrity import check_graph
+from export.integrity import check_external, check_graph
 from export.metadata import Metadata, read_metadata
 from twinquant.errors import UserError
 
@@ -42,6 +42,7 @@ def read_model(path: str | Path) -> tuple[onnx.ModelProto, Metadata]:
     if not proto.HasField("graph") or not proto.graph.node:
         raise UserError(f"{path} is no ONNX model: it holds no graph")
     check_graph(proto, str(path))
+    check_external(proto, Path(path))
     return proto, read_metadata({entry.key: entry.value for entry in proto.metadata_props}, str(path))
 
 

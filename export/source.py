@@ -13,7 +13,7 @@ from checkpoints.names import CLASSIFICATION, QUESTION_ANSWERING, head_of
 from checkpoints.value import Checkpoint
 from quantization.calibration_record import calibrated_exclusion, calibrated_mode, read_calibration
 from quantization.exclusion import exclude
-from quantization.modes import MODE_NAMES, Q8BERT, Mode, get_mode
+from quantization.modes import MODE_NAMES, Q8BERT, Mode, enabled_quantizers, get_mode
 from quantization.ranges import Ranges, select_ranges
 from training.initialization import complete_tensors
 from twinquant.errors import UserError
@@ -55,7 +55,10 @@ class Source:
         """
         mode = self._named_mode(name)
         excluded = quant_exclude or calibrated_exclusion(self.calibration, mode.name, self.name)
-        return exclude(mode, excluded, self.config.num_hidden_layers)
+        chosen = exclude(mode, excluded, self.config.num_hidden_layers)
+        if excluded and not enabled_quantizers(self.config.num_hidden_layers, chosen, self.head):
+            raise UserError("--quant_exclude leaves nothing to quantize; --precision=fp32 is the float model")
+        return chosen
 
     def _named_mode(self, name: str | None) -> Mode:
         calibrated = calibrated_mode(self.calibration)

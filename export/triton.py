@@ -17,7 +17,6 @@ import onnx
 from export.card import card_names
 from export.folder import COMPANION_NAMES, MODEL_NAME
 from export.metadata import Metadata
-from export.model_file import data_file_name
 from export.runtime import EXACT_WITHOUT_VNNI, read_model, session_entries
 from twinquant.errors import UserError
 from twinquant.files import atomic_folder, make_folder, write_bytes_atomically
@@ -87,17 +86,23 @@ def place_version(repository: str | Path, settings: TritonSettings, fill: Callab
     check_free(repository, settings)
     folder = settings.folder(repository)
     config = folder.parent / CONFIG_NAME
+    new = next((path for path in reversed([folder.parent, *folder.parent.parents]) if not path.exists()), None)
     make_folder(folder.parent)
     # Triton leaves out folders whose names are not numbers, so a server that is watching sees the version whole.
-    with atomic_folder(folder) as temporary:
-        fill(temporary)
-        text = model_config(temporary / MODEL_NAME, settings)
-        if config.exists() and not settings.model_overwrite and config.read_text(encoding="utf-8") != text:
-            raise UserError(
-                f"{config} is another one than this version's, and all versions share it: choose another name, give "
-                "the settings of before, or have it replaced (--trtis_model_overwrite; --model_overwrite of "
-                "`python -m export triton`)"
-            )
+    try:
+        with atomic_folder(folder) as temporary:
+            fill(temporary)
+            text = model_config(temporary / MODEL_NAME, settings)
+            if config.exists() and not settings.model_overwrite and config.read_text(encoding="utf-8") != text:
+                raise UserError(
+                    f"{config} is another one than this version's, and all versions share it: choose another name, "
+                    "give the settings of before, or have it replaced (--trtis_model_overwrite; --model_overwrite of "
+                    "`python -m export triton`)"
+                )
+    except BaseException:
+        if new is not None:
+            shutil.rmtree(new)
+        raise
     write_bytes_atomically(config, text.encode("utf-8"))
     return [*sorted(folder.iterdir()), config]
 
@@ -105,9 +110,11 @@ def place_version(repository: str | Path, settings: TritonSettings, fill: Callab
 def copy_model(model: Path, folder: Path) -> None:
     """Copies an exported model, as model.onnx, with its data, its card and the files beside it."""
     shutil.copyfile(model, folder / MODEL_NAME)
+    proto, _ = read_model(model)
     # The data keeps its name, which the model tells.
-    for name in (data_file_name(model), *COMPANION_NAMES):
-        if (model.parent / name).exists():
+    data = {e.value for c in proto.graph.initializer for e in c.external_data if e.key == "location"} - {model.name}
+    for name in (*sorted(data), *COMPANION_NAMES):
+        if name in data or (model.parent / name).exists():
             shutil.copyfile(model.parent / name, folder / name)
     card = next((place for place in card_names(model) if is_ours(place, model.name)), None)
     if card is not None:

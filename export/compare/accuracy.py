@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from export.check import answers_and_scores
+from export.check import answers_and_scores, are_values
 from export.compare.process import RowProcess
 from tasks.base import Task
 from tasks.classification import ClassificationTask
@@ -114,7 +114,7 @@ def shown_scores(scores: Mapping[str, float]) -> dict[str, float]:
 
 def agreement(reference: Accuracy, row: Accuracy) -> Agreement | None:
     """Compares the answers of two rows on the same data; None for values, which are never quite equal."""
-    if any(isinstance(value, float) for value in reference.answers.values()):
+    if are_values(reference.answers):
         return None
     equal = sum(row.answers.get(key) == value for key, value in reference.answers.items())
     if not reference.right:

@@ -79,7 +79,9 @@ def _measure(arguments: Arguments, rows: list[Row], sources: dict[str, Source], 
             source = sources[row.checkpoint]
             prepare_row(row, source, arguments, folder / row.checkpoint.strip("/").replace("/", "_"))
             if not row.reason:
-                keys[row.id] = unfinished.row_key(row, source, arguments["data"], data_settings, machine)
+                keys[row.id] = unfinished.row_key(
+                    row, source, arguments["data"], arguments["vocab_file"], data_settings, machine
+                )
 
         def measure(row: Row, process: RowProcess) -> Accuracy:
             longest = max_seq_length(arguments, sources[row.checkpoint])
@@ -129,13 +131,14 @@ def _write(report: Report, output: Path, with_page: bool) -> Sequence[Path]:
     page = output / "report.html"
     # Before the others are made: whatever may go wrong there, the numbers are kept.
     write_json_atomically(output / "report.json", report)
-    writers = {output / "report.md": partial(_write_text, text=markdown_report(report))}
+    write_files_atomically({output / "report.md": partial(_write_text, text=markdown_report(report))})
+    writers = {}
     if with_page:
         writers[page] = partial(_write_text, text=make_page(report))
     else:
         page.unlink(missing_ok=True)  # an earlier run's would tell other numbers
     write_files_atomically(writers)
-    return [output / "report.json", *writers]
+    return [output / "report.json", output / "report.md", *writers]
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -66,7 +66,7 @@ def parse_threads(words: Sequence[str]) -> list[int]:
     if not words:
         return sorted({1, available_cores()})
     for word in words:
-        if not word.isdigit() or int(word) < 1:
+        if not re.fullmatch("[0-9]+", word) or int(word) < 1:
             raise UserError(f"--threads: found {word!r}, expected whole numbers of at least 1")
     return sorted({int(word) for word in words})
 

@@ -8,6 +8,7 @@ from export.compare.accuracy import Accuracy, agreement
 from export.compare.latency import Latency, measure_rounds, shape_name
 from export.compare.process import RowError, RowProcess
 from export.compare.rows import Row
+from twinquant.errors import UserError
 from twinquant.machine import memory_bytes
 
 logger = logging.getLogger("twinquant")
@@ -65,6 +66,9 @@ def measure_answers(
             row.accuracy = measure(row, process)
         except RowError as error:
             _fail(row, error, processes)
+            continue
+        except UserError as error:  # of the task, for answers that cannot be: NaN
+            _fail(row, RowError(str(error), defect=True), processes)
             continue
         keep(row, row.accuracy)
     references = reference_rows(rows)

@@ -12,6 +12,7 @@ from export.compare.table import row_name
 COLORS = {"pytorch": "#d1495b", "tensorflow": "#b8860b", "onnxruntime": "#1f6fb2", "openvino": "#2e8b57"}
 MARKERS = {"fp32": "o", "int8": "s", "int8-dynamic": "D"}
 _STYLE: dict[Any, Any] = {
+    "text.parse_math": False,  # names of checkpoints are no formulae, whatever they hold
     "font.size": 10.5,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -93,6 +94,8 @@ def size_bars(report: Report) -> str:
     panels = (("file_bytes", "file, MB"), ("peak_rss_bytes", "largest resident memory of the process, MB"))
     for axis, (key, title) in zip(axes, panels, strict=True):
         for place, row in enumerate(rows):
+            if row[key] is None:
+                continue
             value = row[key] / 1e6
             axis.barh(
                 place, value, 0.66, color=COLORS[row["runtime"]], alpha=1.0 if row["precision"] != "fp32" else 0.5

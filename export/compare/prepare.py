@@ -108,13 +108,17 @@ def _prepare_onnx(row: Row, source: Source, arguments: Arguments, folder: Path) 
         row.int8_share = kernel_use(path, metadata, _positions(source)).int8_share
 
 
-def checkpoint_bytes(path: str, with_ranges: bool) -> int:
+def checkpoint_bytes(path: str, with_ranges: bool) -> int | None:
     """Size of a checkpoint's files that hold weights and, `with_ranges`, those that hold nothing but ranges.
+
+    None where it is not known.
 
     Args:
         path: a Hugging Face folder, a TensorFlow prefix, or a file.
     """
     place = Path(path)
+    if not place.parent.is_dir():  # a name on the hub, whose files lie in the hub's cache
+        return None
     if place.is_file():
         return place.stat().st_size
     if not place.is_dir():

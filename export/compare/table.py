@@ -47,7 +47,7 @@ def columns(report: Report) -> list[Column]:
         Column("agreement with fp32", "agree %", lambda row: _agreement(row, lambda found: f"{found['percent']:.2f}")),
         Column("agreement with fp32", "differ", lambda row: _agreement(row, lambda found: str(found["different"]))),
         Column("agreement with fp32", "flips", lambda row: _agreement(row, _flips)),
-        Column("size", "file MB", lambda row: _number(row["file_bytes"], ".1f", 1e6)),
+        Column("size", "file MB", _file_size),
         Column("size", "RSS MB", lambda row: _number(row["peak_rss_bytes"], ".0f", 1e6)),
         Column("speed", "int8 %", lambda row: _number(row["int8_share"], ".1f", 0.01)),
         Column("speed", "ex/s", lambda row: _number(row["examples_per_second"], ".1f")),
@@ -120,7 +120,7 @@ def words(report: Report) -> list[str]:
             parts.append(f"{metric} {row['scores'][metric]:.2f} ({difference(report, row)} to fp32)")
         if found is not None:
             parts.append(f"{found['different']} of {found['answers']} answers differ from fp32's")
-        parts.append(f"{row['file_bytes'] / 1e6:.1f} MB (fp32: {reference['file_bytes'] / 1e6:.1f})")
+        parts.append(f"{_file_size(row)} MB (fp32: {_file_size(reference)})")
         ratios = [value["times_as_fast"] for by_shape in row["latency"].values() for value in by_shape.values()]
         ratios = [value for value in ratios if value is not None]
         if ratios:
@@ -163,6 +163,10 @@ def setting_lines(report: Report) -> list[str]:
 def unmeasured(report: Report) -> list[Values]:
     """The rows that have a reason for what is missing."""
     return [row for row in report["rows"] if row["reason"]]
+
+
+def _file_size(row: dict[str, Any]) -> str:
+    return _number(row["file_bytes"], ".1f", 1e6)
 
 
 def _number(value: float | None, form: str, unit: float = 1.0) -> str:

@@ -27,23 +27,31 @@ _FIELDS: dict[str, Any] = {
 }  # fmt: skip
 
 
-def row_key(row: Row, source: Source, data: str, settings: dict[str, Any], machine: dict[str, Any]) -> str:
+def row_key(
+    row: Row, source: Source, data: str, vocab_file: str | None, settings: dict[str, Any], machine: dict[str, Any]
+) -> str:
     """SHA-256 of everything that shapes a row's pass over the data: 64 hex digits.
 
     Args:
+        data: the file, or the folder, with all below it.
+        vocab_file: the one that was given; None: that beside the checkpoint is used.
         settings: the flags of the data, the number of threads.
     """
     place = Path(data)
-    files = sorted(path for path in place.iterdir() if path.is_file()) if place.is_dir() else [place]
+    files = sorted(path for path in place.rglob("*") if path.is_file()) if place.is_dir() else [place]
+    vocab = vocab_file or source.checkpoint.vocab_file
+    models = sorted(Path(row.spec.path).parent.glob("*.onnx*")) if row.spec and row.spec.path.endswith(".onnx") else []
     values = {
         "row": row.kind.name,
         "notes": row.notes,
+        "mode": [row.spec.quant_mode, sorted(row.spec.quant_exclude)] if row.spec else None,
+        "models": [sha256_of_file(path) for path in models],
         "tensors": hash_arrays(source.tensors),
         "ranges": hash_arrays(source.checkpoint.ranges),
         "config": dataclasses.asdict(source.config),
         "labels": source.label_names,
-        "vocab": sha256_of_file(vocab) if (vocab := source.checkpoint.vocab_file) is not None else None,
-        "data": {path.name: sha256_of_file(path) for path in files},
+        "vocab": sha256_of_file(vocab) if vocab is not None else None,
+        "data": {str(path.relative_to(place)): sha256_of_file(path) for path in files},
         "settings": settings,
         "versions": machine["versions"],
         "cpu": [machine["cpu"], machine["cpu_flags"]],

@@ -58,7 +58,9 @@ def run_sensitivity(argv: list[str]) -> int:
     report = _report(source, mode, evaluator, costs, found, arguments, backend_name)
     text = _markdown(report, costs, found)
     comments = _summary(report)
-    contents = (json.dumps(report, indent=2) + "\n", text, exclusion_file(found.scopes, comments))
+    # With those that were off from the start: the file takes the place of the calibration's own list.
+    left_in_float = [*sorted(mode.excluded), *found.scopes]
+    contents = (json.dumps(report, indent=2) + "\n", text, exclusion_file(left_in_float, comments))
     for name, content in zip(FILES, contents, strict=True):
         write_bytes_atomically(output / name, content.encode())
     print(_markdown(report, costs[: arguments["top"]], found), end="")

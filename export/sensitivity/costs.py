@@ -95,7 +95,8 @@ class Evaluator:
         if excluded >= self.scopes:
             self.backend.set_quantization(None, {})
         else:
-            self.backend.set_quantization(dataclasses.replace(self.mode, excluded=excluded), self.ranges)
+            mode = dataclasses.replace(self.mode, excluded=self.mode.excluded | excluded)
+            self.backend.set_quantization(mode, self.ranges)
         self.passes += 1
         return [
             predict_all(self.backend, features, self.batch_size, self.longest, quiet=True) for _, features in self.sets

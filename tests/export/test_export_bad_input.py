@@ -57,6 +57,8 @@ ONNX_MISTAKES = {
     "--checkpoint={f}/plain --output={f}/o --task=glue": "--task=glue needs output_weights, which .*plain lacks: its "
     "head is for question answering",
     "--checkpoint={f}/plain --output={f}/o --task=qa": "--task takes one of auto, squad, glue, found 'qa'",
+    "--checkpoint={f}/ft1 --output={f}/o --precision=int8 --quant_mode=ft1 --quant_exclude **": "--quant_exclude "
+    "leaves nothing to quantize; --precision=fp32 is the float model",
     "--checkpoint={f}/plain --output={f}/o --precision=int4": "--precision takes one of fp32, int8, int8-dynamic",
     "--checkpoint={f}/plain --output={f}/o --quant_mode=ft1": "--quant_mode belongs to --precision=int8, found",
     "--checkpoint={f}/plain --output={f}/o --precision=int8-dynamic --target=tensorrt": "--precision=int8-dynamic is "

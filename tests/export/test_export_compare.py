@@ -5,6 +5,8 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,9 +19,15 @@ from checkpoints.value import Checkpoint
 from export.__main__ import main
 from export.compare import rows as rows_module
 from export.compare import unfinished
+from export.compare.accuracy import Accuracy
+from export.compare.latency import parse_threads
+from export.compare.measure import Processes, measure_answers
 from export.compare.models import ModelSpec
+from export.compare.prepare import checkpoint_bytes
 from export.compare.process import RowError, RowProcess
 from export.compare.report import Report
+from export.compare.rows import Kind, Row
+from export.source import load_source
 from tasks.metrics import exact_score
 from twinquant.errors import UserError
 
@@ -251,6 +259,49 @@ def test_kept_rows_are_of_the_same_data(
             compare(folder, tmp_path, "--rows", "onnxruntime-fp32", "--max_examples=3")
     _, report = compare(folder, tmp_path, "--rows", "onnxruntime-fp32", "--max_examples=4")
     assert report["examples"] == 4 and "taken from" not in capsys.readouterr().err
+
+
+def test_kept_rows_are_of_the_same_quantizers(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two lists of equal length, and of a data folder's files at any depth."""
+    keys = []
+    data = tmp_path / "glue"
+    (data / "MRPC").mkdir(parents=True)
+    (data / "MRPC" / "dev.tsv").write_text("one")
+    row = Row("squad", Kind("pytorch", "int8"))
+    source = load_source(f"{folder}/squad", "squad")
+    for excluded, content in ((["a"], "one"), (["b"], "one"), (["b"], "two"), (["b"], "two")):
+        (data / "MRPC" / "dev.tsv").write_text(content)
+        row.spec = ModelSpec("pytorch", f"{folder}/squad", quant_mode="ft1", quant_exclude=excluded)
+        keys.append(unfinished.row_key(row, source, str(data), None, {}, {"versions": {}, "cpu": "", "cpu_flags": []}))
+    assert len(set(keys)) == 3 and keys[2] == keys[3]
+
+
+def test_a_row_with_answers_that_cannot_be_costs_only_itself(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    row = Row("squad", Kind("onnxruntime", "fp32"))
+    row.spec = ModelSpec("onnxruntime", str(tmp_path / "no.onnx"), session=SESSION)
+
+    def measure(*_: object) -> Accuracy:
+        raise UserError("the logits of question 3 are not finite")
+
+    class Started(Processes):
+        def start(self, row: Row, threads: int) -> Any:
+            self.by_row[row.id] = SimpleNamespace(wait_until_ready=lambda: None, close=lambda: None)
+            return self.by_row[row.id]
+
+    with Started() as processes:
+        measure_answers([row], 1, processes, measure, kept=lambda row: None, keep=lambda row, accuracy: None)
+    assert row.failed and row.reason == "the logits of question 3 are not finite" and row.accuracy is None
+
+
+@pytest.mark.parametrize("word", ["0", "\u00b2", "1.5", "-1"])
+def test_numbers_of_threads(word: str) -> None:
+    with pytest.raises(UserError, match="--threads: found .*, expected whole numbers of at least 1"):
+        parse_threads([word])
+
+
+def test_the_size_of_a_hub_model_is_not_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert checkpoint_bytes("organization/model", with_ranges=True) is None
 
 
 def test_without_matplotlib(

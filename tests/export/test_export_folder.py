@@ -72,6 +72,15 @@ def test_another_models_folder_is_refused(source: Source, tmp_path: Path) -> Non
     export_model(other, ExportSettings(), tmp_path / "labels")
     with pytest.raises(UserError, match=r"config\.json describes another model \(label_names"):
         export_model(source, ExportSettings(), tmp_path / "labels")
+    unnamed = json.loads((tmp_path / "labels/config.json").read_text())
+    for key in ("id2label", "label2id"):  # as transformers leaves its own names out
+        unnamed.pop(key, None)
+    if source.label_names is not None:
+        (tmp_path / "labels/config.json").write_text(json.dumps(unnamed))
+        export_model(source, ExportSettings(), tmp_path / "labels")
+    export_model(tiny_source("squad" if source.task == "glue" else "glue"), ExportSettings(), tmp_path / "head")
+    with pytest.raises(UserError, match=r"config\.json describes another model \(architectures is \['BertFor"):
+        export_model(source, ExportSettings(), tmp_path / "head")
     (tmp_path / "words").mkdir()
     (tmp_path / "words/vocab.txt").write_text("[UNK]\n")
     with pytest.raises(UserError, match=r"vocab\.txt is another model's vocabulary"):

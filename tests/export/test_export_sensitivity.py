@@ -161,6 +161,19 @@ def test_the_list_is_taken_by_the_exporter(folder, capsys):  # noqa: F811
     assert main(["check", f"--model={model}", f"--checkpoint={folder}/squad", "--threads=1"]) == 0
 
 
+def test_what_is_off_from_the_start_stays_off(folder):  # noqa: F811
+    """And is in the list, which takes the place of the one that it was given by."""
+    flag = "--quant_exclude=layer_*/output/dense/aftergemm_quantizer"
+    report, output = run(folder, flag, "--max_drop=100")
+    off = [f"bert/encoder/layer_{layer}/output/dense/aftergemm_quantizer" for layer in range(2)]
+    assert report["quant_exclude"] == off and not set(off) & {entry["tensor"] for entry in report["tensors"]}
+    mode = exclude(get_mode("ft2"), [str(output / "quant_exclude.txt")], 2)
+    assert mode.excluded == frozenset(off)
+    words = [scope for scope in enabled_quantizers(2, get_mode("ft2")) if scope not in report["tensors"][0]["scopes"]]
+    expected = mean_difference(logits(folder, words), logits(folder, None))
+    assert report["tensors"][0]["alone_error"] == pytest.approx(expected, rel=1e-3)
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

@@ -145,6 +145,15 @@ def test_nothing_is_overwritten(changes: dict, sentence: str, models: dict[str, 
     assert not [path.name for path in (tmp_path / "r/bert").iterdir() if path.name.endswith(".tmp")]
 
 
+def test_a_model_that_cannot_be_made_leaves_nothing(tmp_path: Path) -> None:
+    def fill(folder: Path) -> None:
+        raise UserError("it fails its check")
+
+    with pytest.raises(UserError, match="it fails its check"):
+        place_version(tmp_path / "new/r", TritonSettings(), fill)
+    assert not list(tmp_path.iterdir())
+
+
 def test_overwrite_replaces_the_whole_version(models: dict[str, Path], tmp_path: Path) -> None:
     """Also by another model, whose files in a common folder `export onnx` would refuse."""
     place(models, "int8", tmp_path / "r")
@@ -162,7 +171,10 @@ def test_a_model_in_two_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert (tmp_path / "r/bert/1/large.onnx.data").is_file()
     ids = np.ones((2, 5), np.int64)
     feeds = {"input_ids": ids, "attention_mask": ids, "token_type_ids": ids}
-    paths = (tmp_path / "large.onnx", tmp_path / "r/bert/1/model.onnx")
+    (tmp_path / "large.onnx").rename(tmp_path / "renamed.onnx")
+    place_version(tmp_path / "q", TritonSettings(), partial(copy_model, tmp_path / "renamed.onnx"))
+    assert (tmp_path / "q/bert/1/large.onnx.data").is_file()
+    paths = (tmp_path / "renamed.onnx", tmp_path / "r/bert/1/model.onnx")
     one, other = (onnxruntime.InferenceSession(str(path)).run(None, feeds) for path in paths)
     assert all((a == b).all() for a, b in zip(one, other, strict=True))
 
