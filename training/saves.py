@@ -22,7 +22,8 @@ from checkpoints.tf_checkpoint import write_tf_checkpoint
 from twinquant.errors import UserError
 from twinquant.files import remove_folder, remove_temporaries, write_bytes_atomically
 from twinquant.json_text import parse_json
-from twinquant.model_card import write_card
+from twinquant.model_card import FILE as CARD_FILE
+from twinquant.model_card import is_ours, write_card
 
 logger = logging.getLogger("twinquant")
 
@@ -197,8 +198,11 @@ class RunFolder:
             if path.is_dir():
                 remove_folder(path)
             return
-        # The index first: without it the checkpoint is gone, so no half of one is ever found.
-        path.with_name(path.name + ".index").unlink(missing_ok=True)
+        index, card = path.with_name(path.name + ".index"), self.folder / CARD_FILE
+        if index.exists() and is_ours(card, path.name):
+            card.unlink()
+        # The index before the data: without it the checkpoint is gone, so no half of one is ever found.
+        index.unlink(missing_ok=True)
         for file in self.folder.glob(path.name + ".*"):
             if not file.name.endswith(STATE_SUFFIX):
                 file.unlink()
