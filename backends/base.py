@@ -189,6 +189,11 @@ class Backend(ABC):
             parameters are left as they were.
         """
 
+    @property
+    @abstractmethod
+    def compiles_training(self) -> bool:
+        """Whether the first training step makes and optimizes a graph, and so takes many times as long as others."""
+
     @abstractmethod
     def optimizer_state(self) -> dict[str, np.ndarray]:
         """Everything beside `tensors` that the next step depends on, as arrays by name: ``<tensor>/adam_m``,

@@ -80,6 +80,8 @@ class TrainingLoop:
         """
         settings = self.settings
         saved = first_step
+        if self.backend.compiles_training and first_step < settings.total_steps:
+            logger.info("compiling the first step")
         with (
             SignalWatch() as watch,
             Progress("train", settings.total_steps, "step", first_step, settings.log_steps) as progress,
@@ -112,6 +114,8 @@ class TrainingLoop:
                         "the same command goes on from there",
                         received,
                     )
+        if first_step < settings.total_steps:
+            logger.info("trained %s", progress.summary())
         return settings.total_steps
 
     def _evaluate(self, done: int) -> None:

@@ -137,6 +137,10 @@ class PyTorchBackend(Backend):
             return math.nan  # the gradient overflowed, even if the loss did not
         return loss
 
+    @property
+    def compiles_training(self) -> bool:
+        return self.runtime.compile
+
     def optimizer_state(self) -> dict[str, np.ndarray]:
         state = {} if self.optimizer is None else self.optimizer.state()
         return state | {"loss_scale": self.loss_scale.to_array()}

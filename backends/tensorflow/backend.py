@@ -134,6 +134,10 @@ class TensorFlowBackend(Backend):
             return math.nan  # the gradient overflowed, even if the loss did not
         return loss
 
+    @property
+    def compiles_training(self) -> bool:
+        return not tf.config.functions_run_eagerly()
+
     def optimizer_state(self) -> dict[str, np.ndarray]:
         state = {} if self.optimizer is None else self.optimizer.state()
         return state | {"loss_scale": self.loss_scale.to_array()}

@@ -1,6 +1,12 @@
 """The training loop: broken off and resumed it ends with the same bits, and it stops when it must."""
 
+import hashlib
+import logging
+import os
+import re
 import signal
+import threading
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -158,6 +164,8 @@ def test_checkpoints_are_saved_when_due(tmp_path):
 class Recorder:
     """A backend that learns nothing and remembers what it was given; losses are given by step."""
 
+    compiles_training = False
+
     def __init__(self, losses=None) -> None:
         self.losses, self.calls = losses or {}, []
 
@@ -263,6 +271,51 @@ def test_a_second_signal_acts_at_once(tmp_path, usual_interrupt):
     with pytest.raises(KeyboardInterrupt):
         loop(backend, folder).run()
     assert backend.calls == [] and folder.steps() == []
+
+
+def during_one_long_call(*numbers):
+    """Sends the signals, a tenth of a second apart, while no Python handler can run; returns when that began and ended.
+
+    It takes a second or so, and like a framework's product it frees the GIL.
+    """
+    senders = [threading.Timer(0.1 * i, os.kill, (os.getpid(), number)) for i, number in enumerate(numbers, 1)]
+    begin = time.time()
+    for sender in senders:
+        sender.start()
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 1_500_000)
+    return begin, time.time()
+
+
+def test_a_signal_is_acknowledged_when_it_comes(tmp_path, caplog):
+    times = []
+    backend, folder = Recorder(), RunFolder(tmp_path, "pytorch", 2)
+    Runner.watch(backend, lambda step: times.extend(during_one_long_call(signal.SIGTERM)) if step == 2 else None)
+    with caplog.at_level(logging.INFO, "twinquant"), pytest.raises(Interrupted):
+        loop(backend, folder).run()
+    told = [record for record in caplog.records if "SIGTERM" in record.message]
+    assert [record.message for record in told] == ["SIGTERM: finishing this step and saving; again stops at once"]
+    assert told[0].created < sum(times) / 2, "told after the call that was interrupted"
+    assert folder.steps() == [2, 3]
+
+
+def test_two_signals_in_one_long_call_are_two(tmp_path, usual_interrupt):
+    backend, folder = Recorder(), RunFolder(tmp_path, "pytorch", 2)
+    Runner.watch(backend, lambda step: during_one_long_call(signal.SIGINT, signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        loop(backend, folder).run()
+    assert backend.calls == [] and folder.steps() == []
+
+
+@pytest.mark.parametrize("compiles", [True, False], ids=["compiled", "not compiled"])
+def test_the_log_tells_a_slow_start_and_the_speed_without_it(tmp_path, caplog, compiles):
+    backend, folder = Recorder(), RunFolder(tmp_path, "pytorch", 2)
+    backend.compiles_training = compiles
+    with caplog.at_level(logging.INFO, "twinquant"):
+        loop(backend, folder, replace(SETTINGS, total_steps=3)).run()
+        loop(backend, folder, replace(SETTINGS, total_steps=3)).run(first_step=3)  # nothing is left to do
+    assert [message for message in caplog.messages if "compiling" in message] == ["compiling the first step"] * compiles
+    assert [message for message in caplog.messages if "trained" in message] == [caplog.messages[-1]]
+    assert re.fullmatch(r"trained 3 steps in \d+\.\d s; [\d.]+ steps/s without the first step", caplog.messages[-1])
 
 
 def test_resume_points(tmp_path):
