@@ -27,6 +27,8 @@ from twinquant.model_card import is_ours, write_card
 
 logger = logging.getLogger("twinquant")
 
+_SHAPED_BY = {"steps": " (of --max_steps, or --num_train_epochs and --train_batch_size)"}
+"""The flags behind a value of a fingerprint that is none itself."""
 STATE_SUFFIX = ".training_state.safetensors"
 
 
@@ -215,5 +217,6 @@ class RunFolder:
 def describe_difference(found: Mapping, expected: Mapping) -> str:
     """The settings in which two fingerprints differ, as words."""
     names = sorted(set(found) | set(expected))
-    parts = [f"{n}: {found.get(n)} there, {expected.get(n)} here" for n in names if found.get(n) != expected.get(n)]
+    differing = [name for name in names if found.get(name) != expected.get(name)]
+    parts = [f"{n}{_SHAPED_BY.get(n, '')}: {found.get(n)} there, {expected.get(n)} here" for n in differing]
     return "; ".join(parts)

@@ -243,4 +243,6 @@ def test_the_step_is_stored_as_tensorflow_does(tmp_path):
 def test_differences_are_told_in_words():
     found = describe_difference(FINGERPRINT, FINGERPRINT | {"seed": 2, "if_quant": True})
     assert found == "if_quant: None there, True here; seed: 1 there, 2 here"
+    steps = describe_difference({"steps": 12}, {"steps": 14})
+    assert steps == "steps (of --max_steps, or --num_train_epochs and --train_batch_size): 12 there, 14 here"
     assert describe_difference(json.loads(json.dumps(FINGERPRINT)), FINGERPRINT) == ""
