@@ -6,12 +6,14 @@ import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from checkpoints import names
 from checkpoints.checkpoint_state import STATE_FILE, latest_checkpoint
 from checkpoints.fastertransformer import read_fastertransformer
 from checkpoints.hugging_face import WEIGHT_FILES, read_hugging_face
 from checkpoints.tf_checkpoint import read_tf_checkpoint
 from checkpoints.value import Checkpoint
 from twinquant.errors import UserError
+from twinquant.words import counted
 
 __all__ = ["Checkpoint", "MatchReport", "load_checkpoint", "match"]
 
@@ -20,6 +22,7 @@ FORMS = (
     "model.safetensors or pytorch_model.bin), a PyTorch state-dict file, a folder with a `checkpoint` state file, or a "
     "model name on the Hugging Face hub"
 )
+EXAMPLES = 3  # tensors of a wrong shape that are named; with another hidden_size every one is wrong
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 # What torch.save writes: a zip archive, or in old files a pickle of protocol 2.
 _TORCH_MAGIC = (b"PK\x03\x04", b"\x80\x02")
@@ -79,7 +82,8 @@ def match(
         optional: names that may be absent, because the model can initialize them (a fresh head); a tensor that is
             there must have the expected shape all the same.
 
-    Raises UserError that names every tensor of a wrong shape, or every missing one.
+    Raises UserError that names the values of the configuration which the tensors contradict, and some tensors of a
+    wrong shape, or every missing one.
     """
     wrong = [
         f"{name} is {list(checkpoint.tensors[name].shape)}, expected {list(shape)}"
@@ -87,17 +91,36 @@ def match(
         if name in checkpoint.tensors and checkpoint.tensors[name].shape != shape
     ]
     if wrong:
-        raise UserError(f"{checkpoint.source} does not fit the model configuration: {'; '.join(wrong)}")
+        more = f"; and {counted(len(wrong) - EXAMPLES, 'tensor')} more" if len(wrong) > EXAMPLES else ""
+        raise UserError(
+            f"{checkpoint.source} does not fit the model configuration{_contradictions(checkpoint, expected)}: "
+            f"{'; '.join(wrong[:EXAMPLES])}{more}"
+        )
     missing = [name for name in expected if name not in checkpoint.tensors]
     needed = [name for name in missing if name not in optional]
     if needed:
-        raise UserError(f"{checkpoint.source} lacks {len(needed)} tensors the model needs: {_grouped(needed)}")
+        raise UserError(
+            f"{checkpoint.source} lacks {counted(len(needed), 'tensor')} the model needs"
+            f"{_contradictions(checkpoint, expected)}: {_grouped(needed)}"
+        )
     return MatchReport(
         source=checkpoint.source,
         loaded=[name for name in expected if name in checkpoint.tensors],
         missing=missing,
         unused=sorted({*checkpoint.unused, *(name for name in checkpoint.tensors if name not in expected)}),
     )
+
+
+def _contradictions(checkpoint: Checkpoint, expected: Mapping[str, tuple[int, ...]]) -> str:
+    """For instance " (hidden_size is 768, the checkpoint's 1024)"; "" where no value explains what is wrong."""
+    wanted = names.config_sizes(expected)
+    found = names.config_sizes({name: tensor.shape for name, tensor in checkpoint.tensors.items()})
+    parts = [
+        f"{field} is {size}, the checkpoint's {found[field]}"
+        for field, size in wanted.items()
+        if found.get(field, size) != size
+    ]
+    return f" ({'; '.join(parts)})" if parts else ""
 
 
 def _load_folder(folder: Path) -> Checkpoint:

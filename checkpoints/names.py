@@ -6,7 +6,7 @@ are those of FasterTransformer's TensorFlow example, quantizer modules those of 
 """
 
 import re
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from typing import NamedTuple
 
 from checkpoints.config import BertConfig
@@ -23,6 +23,7 @@ class _Row(NamedTuple):
 
 _LAYER = "bert/encoder/layer_{n}/"
 _HF_LAYER = "bert.encoder.layer.{n}."
+_LAYER_NUMBER = r"(?<=/layer_)(\d+)(?=/)"  # in a canonical name
 
 _EMBEDDINGS = (
     _Row("bert/embeddings/word_embeddings", "bert.embeddings.word_embeddings.weight", ("vocab", "hidden")),
@@ -75,6 +76,14 @@ _ALL_ROWS = (*_EMBEDDINGS, *_ENCODER_LAYER, *_POOLER, *_HEADS[QUESTION_ANSWERING
 _BY_HUGGING_FACE_NAME = {row.hugging_face: row for row in _ALL_ROWS}
 _BY_CANONICAL_NAME = {row.canonical: row for row in _ALL_ROWS}
 
+_CONFIG_FIELDS = {
+    "vocab": "vocab_size",
+    "hidden": "hidden_size",
+    "intermediate": "intermediate_size",
+    "position": "max_position_embeddings",
+    "type": "type_vocab_size",
+}
+
 # (quantizer's name in a TensorFlow scope, in a PyTorch module) where they differ; others are spelled alike.
 _DENSE_QUANTIZERS = (
     ("kernel_quantizer", "_weight_quantizer"),
@@ -109,7 +118,7 @@ def canonical_name(hf_name: str) -> tuple[str, bool] | None:
 
 def hugging_face_name(canonical: str) -> str | None:
     """The Hugging Face name of a canonical tensor (see is_transposed); None if the name is not in the table."""
-    template, number = _split_layer(canonical, r"(?<=/layer_)(\d+)(?=/)")
+    template, number = _split_layer(canonical, _LAYER_NUMBER)
     row = _BY_CANONICAL_NAME.get(template)
     return None if row is None else row.hugging_face.replace("{n}", number)
 
@@ -138,15 +147,7 @@ def expected_tensors(
         num_labels: number of classes, 1 for a regression.
         pooler: whether the pooler belongs to the model; with a classification head it always does.
     """
-    sizes = {
-        "vocab": config.vocab_size,
-        "hidden": config.hidden_size,
-        "position": config.max_position_embeddings,
-        "type": config.type_vocab_size,
-        "intermediate": config.intermediate_size,
-        "labels": num_labels,
-        "2": 2,
-    }
+    sizes = {word: getattr(config, field) for word, field in _CONFIG_FIELDS.items()} | {"labels": num_labels, "2": 2}
     if head is not None and head not in _HEADS:
         raise ValueError(f"head is {head!r}, expected one of {', '.join(_HEADS)} or None")
     if head == CLASSIFICATION and num_labels is None:
@@ -157,6 +158,26 @@ def expected_tensors(
     pooler = pooler or head == CLASSIFICATION
     rows += [*(_POOLER if pooler else ()), *(_HEADS[head] if head else ())]
     return {row.canonical: tuple(int(sizes[word] or 0) for word in row.shape) for row in rows}
+
+
+def config_sizes(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
+    """The values of the configuration that tensors of these canonical names and shapes tell.
+
+    A value is left out where no tensor tells it, or where tensors tell different ones, as those of a damaged model may.
+    """
+    found: dict[str, set[int]] = {field: set() for field in _CONFIG_FIELDS.values()}
+    layers: set[int] = set()
+    for name, shape in shapes.items():
+        template, number = _split_layer(name, _LAYER_NUMBER)
+        row = _BY_CANONICAL_NAME.get(template)
+        if row is None:
+            continue
+        layers |= {int(number)} if number else set()
+        if len(row.shape) == len(shape):
+            for word, size in zip(row.shape, shape, strict=True):
+                found.get(_CONFIG_FIELDS.get(word, ""), set()).add(size)
+    sizes = {field: values.pop() for field, values in found.items() if len(values) == 1}
+    return sizes | ({"num_hidden_layers": max(layers) + 1} if layers else {})
 
 
 def head_of(names: Container[str]) -> str | None:

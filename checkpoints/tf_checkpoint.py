@@ -73,7 +73,8 @@ def read_tf_checkpoint(prefix: str | os.PathLike[str]) -> Checkpoint:
         source=prefix,
         vocab_file=vocab_file if vocab_file.exists() else None,
         metadata=metadata,
-        unused=sorted(set(keys) - set(tensors) - range_names),
+        # global_step is used: it is in the metadata.
+        unused=sorted(set(keys) - set(tensors) - range_names - {"global_step"}),
     )
 
 

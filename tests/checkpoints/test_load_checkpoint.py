@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -122,7 +124,7 @@ def test_a_hub_that_cannot_be_reached_is_one_sentence(monkeypatch):
 
 def test_match_reports_what_is_loaded_missing_and_unused(make_checkpoint, tiny_config):
     checkpoint = make_checkpoint(pooler=True)
-    checkpoint.unused = ["cls/seq_relationship/output_bias", "global_step"]
+    checkpoint.unused = ["cls/seq_relationship/output_bias"]
     expected = names.expected_tensors(tiny_config, names.QUESTION_ANSWERING)
     head = ["cls/squad/output_weights", "cls/squad/output_bias"]
     report = match(checkpoint, expected, optional=head)
@@ -131,11 +133,10 @@ def test_match_reports_what_is_loaded_missing_and_unused(make_checkpoint, tiny_c
         "bert/pooler/dense/bias",
         "bert/pooler/dense/kernel",
         "cls/seq_relationship/output_bias",
-        "global_step",
     ]
     assert sorted([*report.loaded, *head]) == sorted(expected)
     assert "newly initialized: cls/squad/output_weights, cls/squad/output_bias" in report.summary()
-    assert "4 tensors of the checkpoint not used" in report.summary()
+    assert "3 tensors of the checkpoint not used" in report.summary()
 
 
 def test_match_names_every_missing_tensor(make_checkpoint, tiny_config):
@@ -161,12 +162,44 @@ def test_match_names_every_wrong_shape_also_of_optional_tensors(make_checkpoint,
     with pytest.raises(UserError) as caught:
         match(checkpoint, expected, optional=["output_weights", "output_bias"])
     for part in (
-        "the test's model does not fit",
+        "the test's model does not fit the model configuration (vocab_size is 30, the checkpoint's 31): ",
         "bert/embeddings/word_embeddings is [31, 8], expected [30, 8]",
         "output_weights is [3, 8], expected [2, 8]",
         "output_bias is [3], expected [2]",
     ):
         assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said", "tensors"),
+    [
+        ({"hidden_size": 16}, "hidden_size is 16, the checkpoint's 8", 36),
+        ({"intermediate_size": 20, "num_hidden_layers": 3},
+         "intermediate_size is 20, the checkpoint's 16; num_hidden_layers is 3, the checkpoint's 2", 6),
+        ({"max_position_embeddings": 5, "type_vocab_size": 4},
+         "max_position_embeddings is 5, the checkpoint's 12; type_vocab_size is 4, the checkpoint's 2", 2),
+    ],
+    ids=["hidden size", "intermediate size and layers", "positions and types"],
+)  # fmt: skip
+def test_a_config_of_another_size_is_told_by_its_values(make_checkpoint, tiny_config, changes, said, tensors):
+    """And by three tensors of those that do not fit, which may be all."""
+    expected = names.expected_tensors(dataclasses.replace(tiny_config, **changes), names.QUESTION_ANSWERING)
+    with pytest.raises(UserError) as caught:
+        match(make_checkpoint(names.QUESTION_ANSWERING), expected)
+    text = str(caught.value)
+    assert f"does not fit the model configuration ({said}): bert/" in text
+    assert text.count(", expected [") == min(3, tensors)
+    assert text.endswith(f"; and {tensors - 3} tensors more") == (tensors > 3)
+
+
+def test_a_config_of_more_layers_and_a_damaged_tensor(make_checkpoint, tiny_config):
+    """Of one wrong kernel among many right ones no value of the configuration is to blame."""
+    checkpoint = make_checkpoint()
+    with pytest.raises(UserError, match=r"lacks 16 tensors .* \(num_hidden_layers is 3, the checkpoint's 2\): bert/"):
+        match(checkpoint, names.expected_tensors(dataclasses.replace(tiny_config, num_hidden_layers=3)))
+    checkpoint.tensors["bert/encoder/layer_0/attention/self/key/kernel"] = np.ones((8, 9), np.float32)
+    with pytest.raises(UserError, match=r"does not fit the model configuration: .*/key/kernel is \[8, 9\], expected"):
+        match(checkpoint, names.expected_tensors(tiny_config))
 
 
 def test_a_name_of_two_checkpoints_is_refused(tmp_path, make_checkpoint):

@@ -108,6 +108,7 @@ def test_a_config_of_another_size(models: Path) -> None:
     config = json.loads((models / "squad_model/bert_config.json").read_text()) | {"intermediate_size": 48}
     (models / "squad_model/bert_config.json").write_text(json.dumps(config))
     error = run(*predict_with("bundle/model.ckpt-1"), cwd=models).error()
+    assert "does not fit the model configuration (intermediate_size is 48, the checkpoint's 64)" in error
     assert "bert/encoder/layer_0/intermediate/dense/kernel is [32, 64], expected [32, 48]" in error
     assert "bert/encoder/layer_0/output/dense/kernel is [64, 32], expected [48, 32]" in error
 
