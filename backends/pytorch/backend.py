@@ -20,6 +20,7 @@ from checkpoints.names import expected_tensors
 from quantization.histogram import Observer
 from quantization.modes import Mode
 from twinquant.errors import UserError
+from twinquant.words import counted
 
 
 def choose_device(requested: str) -> torch.device:
@@ -153,7 +154,8 @@ class PyTorchBackend(Backend):
     def describe_device(self) -> str:
         place = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
         products = str(self.product_dtype).removeprefix("torch.")
-        return f"PyTorch {torch.__version__} on {place}, {torch.get_num_threads()} threads, {products} matrix products"
+        threads = counted(torch.get_num_threads(), "thread")
+        return f"PyTorch {torch.__version__} on {place}, {threads}, {products} matrix products"
 
     def _compiled(self):
         if self.device.type == "cpu" and not any(map(shutil.which, (os.environ.get("CXX", "g++"), "g++", "clang++"))):

@@ -18,6 +18,7 @@ from checkpoints.names import expected_tensors
 from quantization.histogram import Observer
 from quantization.modes import Mode
 from twinquant.errors import UserError
+from twinquant.words import counted
 
 
 def choose_device(requested: str) -> str:
@@ -32,6 +33,13 @@ def choose_device(requested: str) -> str:
     if kind in ("cuda", "gpu") and 0 <= number < len(gpus):
         return gpus[number].name
     raise UserError(f"--device {requested}: TensorFlow cannot use it here (it sees the cpu and {len(gpus)} GPUs)")
+
+
+def _threads() -> int:
+    """The threads of an operation, as TensorFlow chooses them: OMP_NUM_THREADS is nothing to it."""
+    configured = tf.config.threading.get_intra_op_parallelism_threads()
+    given = os.environ.get("TF_NUM_INTRAOP_THREADS", "")
+    return configured or (int(given) if given.isdigit() else 0) or len(os.sched_getaffinity(0))
 
 
 class TensorFlowBackend(Backend):
@@ -149,9 +157,8 @@ class TensorFlowBackend(Backend):
 
     def describe_device(self) -> str:
         place = "cpu" if "CPU" in self.device else self.device
-        threads = tf.config.threading.get_intra_op_parallelism_threads()
-        threads = threads or os.environ.get("TF_NUM_INTRAOP_THREADS") or "all"
-        return f"TensorFlow {tf.__version__} on {place}, {threads} threads, {self.product_dtype.name} matrix products"
+        threads = counted(_threads(), "thread")
+        return f"TensorFlow {tf.__version__} on {place}, {threads}, {self.product_dtype.name} matrix products"
 
     def _compile(self) -> None:
         """Makes new graphs of prediction and gradients."""

@@ -1,6 +1,7 @@
 """Precision, compilation, devices, and that one backend does not drag in the other's framework."""
 
 import importlib
+import os
 import subprocess
 import sys
 
@@ -163,6 +164,24 @@ def test_a_device_that_is_not_there_is_a_user_error(backend_name, device):
 
 def test_the_cpu_can_be_asked_for(backend_name):
     assert " on cpu, " in make_backend(backend_name, CONFIG, TENSORS, runtime=RuntimeSettings("cpu")).describe_device()
+
+
+@pytest.mark.parametrize(("count", "said"), [(1, ", 1 thread, "), (3, ", 3 threads, ")], ids=["one", "three"])
+def test_the_threads_that_compute_are_counted(backend_name, count, said, monkeypatch):
+    """TensorFlow's are those of TF_NUM_INTRAOP_THREADS, and one for every usable core without it."""
+    backend = make_backend(backend_name, CONFIG, TENSORS, runtime=RuntimeSettings("cpu"))
+    if backend_name == "pytorch":
+        import torch
+
+        monkeypatch.setattr(torch, "get_num_threads", lambda: count)
+    else:
+        monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", str(count))
+        monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    assert said in backend.describe_device()
+    if backend_name == "tensorflow":
+        monkeypatch.delenv("TF_NUM_INTRAOP_THREADS")
+        monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(count)))
+        assert said in backend.describe_device()
 
 
 def test_unknown_backend_is_a_user_error():
