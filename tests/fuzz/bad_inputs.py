@@ -203,7 +203,10 @@ ROWS = {
         Row("the output folder is a file", SQUAD, f"{PREDICT} --output_dir=vocab.txt"),
         Row("the output folder cannot be made", SQUAD, f"{PREDICT} --output_dir=/proc/out"),
         Row("no GPU", SQUAD, f"{PREDICT} --device=cuda"),
-        Row("checkpoints without their training state", SQUAD, f"{TRAIN} --output_dir=.",
-            lambda folder: write_hugging_face(folder / "model.ckpt-3", tiny_checkpoint())),
+        Row("checkpoints without their training state", SQUAD, f"{TRAIN} --output_dir=run",
+            lambda at: [(at / "run").mkdir(), write_hugging_face(at / "run/model.ckpt-3", tiny_checkpoint())]),
+        Row("checkpoints of the other backend", SQUAD, f"{TRAIN} --output_dir=."),
+        Row("a name of two checkpoints", SQUAD, PREDICT,
+            lambda folder: write_hugging_face(folder / "model.ckpt-1", tiny_checkpoint())),
     ],
 }  # fmt: skip
