@@ -35,7 +35,7 @@ def test_calibration_training_and_prediction(workplace: Path, backend: str, caps
     assert list(found["phases"]) == ["load", "calibrate", "train", "predict"]
     assert {name: found["results"][name] for name in ("exact_match", "f1")} == outcome.scores
     assert found["checkpoint"] == "out/model.ckpt-2" and found["start"] == "squad_model/bert_model.ckpt"
-    assert found["training"] == {"from_step": 0, "to_step": 2} and "threads" in found["device"]
+    assert found["training"] == {"from_step": 0, "to_step": 2} and " thread" in found["device"]
     assert found["argv"][-1] == "--output_dir=out" and found["settings"]["max_steps"] == 2
 
     cards = {"tensorflow": ["."], "pytorch": ["model.ckpt-2", "model.ckpt-calibrated"]}[backend]
