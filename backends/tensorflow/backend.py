@@ -1,8 +1,9 @@
 """The TensorFlow backend. Mirrors backends/pytorch/backend.py."""
 
+import functools
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -40,6 +41,20 @@ def _threads() -> int:
     configured = tf.config.threading.get_intra_op_parallelism_threads()
     given = os.environ.get("TF_NUM_INTRAOP_THREADS", "")
     return configured or (int(given) if given.isdigit() else 0) or len(os.sched_getaffinity(0))
+
+
+def on_its_device(method: Callable) -> Callable:
+    """The method of a backend with the backend's device as TensorFlow's default, which is else the first GPU.
+
+    Without it variables and operations that name no device would not be where the model is.
+    """
+
+    @functools.wraps(method)
+    def wrapped(self, *arguments, **keywords):
+        with tf.device(self.device):
+            return method(self, *arguments, **keywords)
+
+    return wrapped
 
 
 class TensorFlowBackend(Backend):
@@ -84,30 +99,31 @@ class TensorFlowBackend(Backend):
     def ranges(self) -> dict[str, np.ndarray]:
         return self.quantization.ranges()
 
+    @on_its_device
     def predict(self, batch: Batch) -> dict[str, np.ndarray]:
         self.quantization.check_ranges()
         inputs = self._inputs(batch)
         logits = self._graph(self._predict, inputs)(inputs)
         return {name: x.numpy() for name, x in zip(OUTPUT_NAMES[self.head], logits, strict=True)}
 
+    @on_its_device
     def observe(self, batch: Batch, observer: Observer, include_padding: bool) -> None:
         self.settings.training, self.quantization.exact = False, False
         self.quantization.observer = observer
         self.quantization.lengths = None if include_padding else batch["input_mask"].sum(1)
         try:
             # Without a graph, so that the observer sees each tensor as it is made and memory holds one layer's.
-            with tf.device(self.device):
-                self._logits(self._inputs(batch))
+            self._logits(self._inputs(batch))
         finally:
             self.quantization.observer = None
 
+    @on_its_device
     def clipped_fractions(self, batch: Batch) -> dict[str, float]:
         self.settings.training, self.quantization.learning, self.quantization.exact = False, False, False
         counter = self.quantization.counter = self.quantization.new_counter()
         self.quantization.lengths = batch["input_mask"].sum(1)
         try:
-            with tf.device(self.device):
-                self._logits(self._inputs(batch))
+            self._logits(self._inputs(batch))
         finally:
             self.quantization.counter = None
         return counter.fractions()
@@ -115,6 +131,7 @@ class TensorFlowBackend(Backend):
     def set_ranges(self, ranges: Mapping[str, np.ndarray]) -> None:
         self.quantization.set_ranges(ranges)
 
+    @on_its_device
     def train_step(
         self, batches: Sequence[Batch], learning_rate: float, seed: int, shares: Sequence[float] | None = None
     ) -> float:
@@ -150,6 +167,7 @@ class TensorFlowBackend(Backend):
         state = {} if self.optimizer is None else self.optimizer.state()
         return state | {"loss_scale": self.loss_scale.to_array()}
 
+    @on_its_device
     def load_optimizer_state(self, state: Mapping[str, np.ndarray]) -> None:
         self.optimizer = AdamW(self.parameters, self.optimizer_settings)
         self.optimizer.load_state(state)
@@ -181,18 +199,19 @@ class TensorFlowBackend(Backend):
         return function.get_concrete_function(open_sizes, *others)
 
     def _inputs(self, batch: Batch) -> dict[str, tf.Tensor]:
-        with tf.device(self.device):
-            return {name: tf.constant(array) for name, array in batch.items()}
+        return {name: tf.constant(array) for name, array in batch.items()}
 
     def _logits(self, inputs: dict[str, tf.Tensor]) -> tuple[tf.Tensor, ...]:
         return self.model(inputs["input_ids"], inputs["input_mask"], inputs["segment_ids"])
 
+    @on_its_device
     def _predict_eagerly(self, inputs: dict[str, tf.Tensor]) -> tuple[tf.Tensor, ...]:
         self.settings.training, self.quantization.learning = False, False
         # Not in half precision, whose products of integers round, or overflow (float16 ends at 65504).
         self.quantization.exact = bool(self.quantization.quantizers) and self.settings.product_dtype == tf.float32
         return self._logits(inputs)
 
+    @on_its_device
     def _gradients_eagerly(self, inputs: dict[str, tf.Tensor], seed: tf.Tensor, loss_factor: tf.Tensor):
         """The loss, and the gradient of loss_factor * loss, dense, in the order of the parameters."""
         self.settings.training, self.quantization.learning, self.quantization.exact = True, True, False

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import re
 import subprocess
 import sys
 
@@ -182,6 +183,17 @@ def test_the_threads_that_compute_are_counted(backend_name, count, said, monkeyp
         monkeypatch.delenv("TF_NUM_INTRAOP_THREADS")
         monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(count)))
         assert said in backend.describe_device()
+
+
+def test_tensorflow_computes_where_the_device_says(pytestconfig):
+    """As --device cpu on a machine with a GPU, or cuda:1: on another device than TensorFlow's default."""
+    pytest.importorskip("tensorflow")
+    command = [sys.executable, "tests/backends/second_device.py"]
+    done = subprocess.run(command, cwd=pytestconfig.rootpath, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "slots on 1" in done.stdout.splitlines() and "resumed equal" in done.stdout.splitlines()
+    products = set(re.findall(r"\((?:Batch)?MatMul(?:V2)?\): .*device:(CPU:\d)", done.stdout + done.stderr))
+    assert products == {"CPU:1"}
 
 
 def test_unknown_backend_is_a_user_error():
