@@ -43,6 +43,9 @@ class PyTorchBackend(Backend):
 
     def __init__(self, *arguments, **keywords) -> None:
         super().__init__(*arguments, **keywords)
+        # TF32 keeps 10 bits of float32's 23: enough for 8-bit integers, not for products of floats, from which later
+        # quantizers would then make other integers than on a CPU.
+        torch.set_float32_matmul_precision("highest")
         self.device = choose_device(self.runtime.device)
         self.product_dtype = torch.float32
         if self.runtime.half and self.device.type != "cpu":

@@ -65,6 +65,9 @@ class TensorFlowBackend(Backend):
     def __init__(self, *arguments, **keywords) -> None:
         super().__init__(*arguments, **keywords)
         tf.config.experimental.enable_op_determinism()
+        # TF32, a GPU's default here, keeps 10 bits of float32's 23: enough for 8-bit integers, not for products of
+        # floats, from which later quantizers would then make other integers than on a CPU.
+        tf.config.experimental.enable_tensor_float_32_execution(False)
         # These two passes regroup products of constants, which moves values across rounding borders.
         tf.config.optimizer.set_experimental_options({"arithmetic_optimization": False, "constant_folding": False})
         self.device = choose_device(self.runtime.device)

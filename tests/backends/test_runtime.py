@@ -185,6 +185,20 @@ def test_the_threads_that_compute_are_counted(backend_name, count, said, monkeyp
         assert said in backend.describe_device()
 
 
+def test_a_gpu_is_not_given_leave_to_round_products_to_tf32(backend_name):
+    """Of the setting alone, since a CPU has no TF32."""
+    framework = importlib.import_module(FRAMEWORKS[backend_name])
+    if backend_name == "tensorflow":
+        framework.config.experimental.enable_tensor_float_32_execution(True)
+        create_backend(backend_name, CONFIG)
+        assert not framework.config.experimental.tensor_float_32_execution_enabled()
+    else:
+        framework.set_float32_matmul_precision("high")
+        create_backend(backend_name, CONFIG)
+        assert framework.get_float32_matmul_precision() == "highest"
+        assert not framework.backends.cuda.matmul.allow_tf32
+
+
 def test_tensorflow_computes_where_the_device_says(pytestconfig):
     """As --device cpu on a machine with a GPU, or cuda:1: on another device than TensorFlow's default."""
     pytest.importorskip("tensorflow")
