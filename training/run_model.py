@@ -138,6 +138,7 @@ class RunModel:
     def load_other_model(self, checkpoint: Checkpoint) -> Backend:
         """A backend of its own with another fine-tuned model that reads the same input, such as a teacher."""
         config = teacher_config(checkpoint, self.config, self.vocab_file, self.settings.max_seq_length)
+        config = config_with_labels(config, self.task, checkpoint)
         backend = self._make_backend(config)
         tensors = self._complete_tensors(checkpoint, config, new_head_allowed=False)
         self.processes.check_equal(tensors, f"{checkpoint.source} is not the same for all processes")

@@ -191,12 +191,15 @@ def test_dynamic_quantization(place: Path, flags: list[str]) -> None:
     assert (place / output / "int8/model_int8.safetensors").exists()
 
 
-def test_classes_in_another_order_are_refused(place: Path) -> None:
+@pytest.mark.parametrize("role", ["evaluated", "teacher"])
+def test_classes_in_another_order_are_refused(place: Path, role: str) -> None:
     glue("--backend=pytorch", *NEWS, "--do_train", "--max_steps=1", "--output_dir=order", cwd=place)
     (place / "classes.txt").write_text("trade\nsport\narts\n")
-    flags = ["--do_eval", "--class_file=classes.txt", "--init_checkpoint=order/model.ckpt-1", "--output_dir=order2"]
+    evaluate = ["--do_eval", "--init_checkpoint=order/model.ckpt-1"]
+    learn = ["--do_train", "--max_steps=1", "--distillation", "--teacher=order/model.ckpt-1"]
+    flags = ["--class_file=classes.txt", "--output_dir=order2", *(learn if role == "teacher" else evaluate)]
     outcome = run("--backend=pytorch", *NEWS, *flags, cwd=place, script=run_glue)
-    assert "arts, sport, trade in this order" in outcome.error()
+    assert "order/model.ckpt-1 was trained for the classes arts, sport, trade in this order" in outcome.error()
 
 
 def test_a_model_without_a_trained_head_is_not_evaluated(place: Path) -> None:
