@@ -213,7 +213,11 @@ class Backend(ABC):
 
     @abstractmethod
     def describe_device(self) -> str:
-        """One line on the device, threads and precision that are in use."""
+        """One line on the framework, device, threads and precision that are in use."""
+
+    @abstractmethod
+    def place(self) -> str:
+        """The device and its products, as "cpu, float32 matrix products": elsewhere a step rounds otherwise."""
 
 
 def optimizer_slots(state: Mapping[str, np.ndarray], name: str, shape: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:

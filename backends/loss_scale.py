@@ -38,7 +38,14 @@ class LossScale:
         return np.array([self.value, self.finite_steps], np.float64)
 
     def from_array(self, array: np.ndarray | None) -> None:
-        """Restores what `to_array` gave; UserError where that is missing or anything else."""
-        if array is None or array.shape != (2,) or not (np.isfinite(array).all() and array[0] > 0 and array[1] >= 0):
+        """Restores what `to_array` gave, where the scale is dynamic here too; without it the first scale stays.
+
+        A run may go on in other products: what a GPU found for float16 must not scale the float32 gradients of a CPU,
+        which nothing divides again. UserError for anything that `to_array` cannot have given.
+        """
+        if array is None:
+            return
+        if array.shape != (2,) or not (np.isfinite(array).all() and array[0] > 0 and array[1] >= 0):
             raise UserError(f"loss_scale is {array}, expected a scale above zero and a number of steps")
-        self.value, self.finite_steps = float(array[0]), int(array[1])
+        if self.dynamic:
+            self.value, self.finite_steps = float(array[0]), int(array[1])

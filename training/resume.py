@@ -18,7 +18,13 @@ PROCESSES = "processes"
 """The name in a fingerprint of the number of processes that the run was started with. It shapes the result through the
 rows of a step and the learning rate, and both stay when the run goes on with another number."""
 
+DEVICE = "device"
+"""The name in a saved fingerprint of the place of the computation (`Backend.place`): a run that goes on elsewhere is
+warned of, not refused."""
+
 _OF_EARLIER_RUNS = {PROCESSES: 1, "horovod_compression": "none"}
+# Shape the result, but earlier versions did not tell them: they are taken to have been as they are here.
+_NOT_TOLD_EARLIER = ("loss_scale", "scale_learning_rate")
 
 
 def find_resume_point(folder: RunFolder, fingerprint: Callable[[int], dict], processes: int = 1) -> tuple[int, int]:
@@ -51,7 +57,9 @@ def find_resume_point(folder: RunFolder, fingerprint: Callable[[int], dict], pro
     started_with = stored.get(PROCESSES, 1)
     expected = fingerprint(started_with)
     # Runs of the time before there were several processes do not tell these two.
-    found = {name: value for name, value in _OF_EARLIER_RUNS.items() if name in expected} | stored
+    found = {name: value for name, value in _OF_EARLIER_RUNS.items() if name in expected}
+    found |= {name: expected[name] for name in _NOT_TOLD_EARLIER if name in expected}
+    found |= {name: value for name, value in stored.items() if name != DEVICE}
     if found != expected:
         raise UserError(
             f"--output_dir {folder.folder} holds {folder.path(newest).name} of another run "
@@ -77,6 +85,8 @@ def settings_fingerprint(settings: CommonSettings, mode: Mode) -> dict:
         "warmup_steps", "weight_decay", "adam_epsilon", "max_grad_norm", "seed", "pad_to_max_length", "use_fp16",
         "use_xla", "if_quant", "do_calib", "distillation", "horovod_compression",
     ]  # fmt: skip
+    if settings.use_fp16:
+        names += ["loss_scale"]
     if settings.if_quant:
         names += ["quant_mode", "custom_mode"]
     if mode.learns_ranges:

@@ -12,6 +12,7 @@ from training.evaluations import Evaluations, describe_scores
 from training.events import FOLDER, EventFile, TrainingCurves, clipped_tags
 from training.loop import LoopSettings, TrainingLoop
 from training.prediction import Predictor, check_same_features, predict_all
+from training.resume import DEVICE
 from training.run_model import RunModel
 from training.schedule import LearningRateSchedule
 from twinquant.errors import UserError
@@ -174,7 +175,7 @@ class Run(RunModel):
                 save_steps=settings.save_checkpoints_steps,
                 steps_per_epoch=self._steps_per_epoch() if settings.save_per_epoch else 0,
                 log_steps=settings.log_freq,
-                fingerprint=self.fingerprint(),
+                fingerprint=self.fingerprint() | {DEVICE: self.backend.place()},
                 evaluate_steps=self._evaluate_steps(),
             ),
             self.as_checkpoint,

@@ -22,6 +22,7 @@ from training.evaluations import BEST
 from training.initialization import complete_tensors, random_checkpoint
 from training.processes import Processes
 from training.resume import (
+    DEVICE,
     PROCESSES,
     describe_change,
     find_resume_point,
@@ -162,6 +163,8 @@ class RunModel:
         started_with = started_with or self.started_with
         values = self.task.training_fingerprint()
         values |= {"backend": self.backend_name, "steps": self._total_steps(started_with), PROCESSES: started_with}
+        if started_with > 1:
+            values["scale_learning_rate"] = self.settings.scale_learning_rate
         return settings_fingerprint(self.settings, self.mode) | model_fingerprint(self.config, self.vocab_file) | values
 
     def _load(self, source: str) -> Checkpoint:
@@ -278,6 +281,13 @@ class RunModel:
         self.checkpoint = share_checkpoint(self.processes, checkpoint, self.config, self.vocab_file)
         self.ranges = dict(self.checkpoint.ranges)
         self._load_backend()
+        here = self.backend.place()
+        before = state.fingerprint.get(DEVICE, here) if state else here
+        if before != here:
+            logger.warning(
+                "warning: the run was started on %s and goes on on %s, which rounds otherwise: it will not end with "
+                "the bits of an unbroken run", before, here,
+            )  # fmt: skip
         optimizer = self.processes.share_arrays(state.optimizer if state else {}, "optimizer")
         try:
             self.backend.load_optimizer_state(optimizer)

@@ -147,18 +147,21 @@ class PyTorchBackend(Backend):
 
     def optimizer_state(self) -> dict[str, np.ndarray]:
         state = {} if self.optimizer is None else self.optimizer.state()
-        return state | {"loss_scale": self.loss_scale.to_array()}
+        return state | ({"loss_scale": self.loss_scale.to_array()} if self.loss_scale.used else {})
 
     def load_optimizer_state(self, state: Mapping[str, np.ndarray]) -> None:
         self.optimizer = AdamW(self.parameters, self.optimizer_settings)
         self.optimizer.load_state(state)
         self.loss_scale.from_array(state.get("loss_scale"))
 
+    def place(self) -> str:
+        device = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
+        return f"{device}, {str(self.product_dtype).removeprefix('torch.')} matrix products"
+
     def describe_device(self) -> str:
-        place = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
-        products = str(self.product_dtype).removeprefix("torch.")
+        device, _, products = self.place().rpartition(", ")
         threads = counted(torch.get_num_threads(), "thread")
-        return f"PyTorch {torch.__version__} on {place}, {threads}, {products} matrix products"
+        return f"PyTorch {torch.__version__} on {device}, {threads}, {products}"
 
     def _compiled(self):
         if self.device.type == "cpu" and not any(map(shutil.which, (os.environ.get("CXX", "g++"), "g++", "clang++"))):

@@ -168,7 +168,7 @@ class TensorFlowBackend(Backend):
 
     def optimizer_state(self) -> dict[str, np.ndarray]:
         state = {} if self.optimizer is None else self.optimizer.state()
-        return state | {"loss_scale": self.loss_scale.to_array()}
+        return state | ({"loss_scale": self.loss_scale.to_array()} if self.loss_scale.used else {})
 
     @on_its_device
     def load_optimizer_state(self, state: Mapping[str, np.ndarray]) -> None:
@@ -176,10 +176,13 @@ class TensorFlowBackend(Backend):
         self.optimizer.load_state(state)
         self.loss_scale.from_array(state.get("loss_scale"))
 
+    def place(self) -> str:
+        return f"{'cpu' if 'CPU' in self.device else self.device}, {self.product_dtype.name} matrix products"
+
     def describe_device(self) -> str:
-        place = "cpu" if "CPU" in self.device else self.device
+        device, _, products = self.place().rpartition(", ")
         threads = counted(_threads(), "thread")
-        return f"TensorFlow {tf.__version__} on {place}, {threads}, {self.product_dtype.name} matrix products"
+        return f"TensorFlow {tf.__version__} on {device}, {threads}, {products}"
 
     def _compile(self) -> None:
         """Makes new graphs of prediction and gradients."""

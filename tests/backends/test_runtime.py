@@ -21,6 +21,7 @@ from twinquant.errors import UserError
 CONFIG = tiny_config(num_hidden_layers=1)
 TENSORS = tiny_tensors(CONFIG)
 BATCH = make_batch(CONFIG, [12, 7], labels=True)
+NO_DROPOUT = RuntimeSettings(dropout=False)
 
 
 def quantize(backend, mode_name="ft3"):
@@ -61,7 +62,7 @@ def test_half_precision_on_a_cpu_trains(backend_name):
         backend = make_backend(backend_name, CONFIG, TENSORS, runtime=RuntimeSettings("cpu", half, dropout=False))
         losses = [backend.train_step([BATCH], 1e-3, step) for step in range(4)]
         assert losses[-1] < losses[0]
-        assert backend.optimizer_state()["loss_scale"][0] == 1.0
+        assert "loss_scale" not in backend.optimizer_state()
         ends.append(backend.tensors())
     for name, array in ends[0].items():
         assert array.dtype == np.float32
@@ -265,3 +266,30 @@ def test_loss_scale_of_float16():
     fixed.update(finite=False)
     assert fixed.value == 128.0
     assert LossScale.create(half=False, fixed=128.0).value == 1.0
+
+
+@pytest.mark.parametrize(
+    ("half", "fixed", "value"),
+    [(False, 0.0, 1.0), (True, 128.0, 128.0), (True, 0.0, 4096.0)],
+    ids=["float32", "fixed", "dynamic"],
+)
+def test_a_loss_scale_is_restored_where_it_is_dynamic(half, fixed, value):
+    """Not where the run goes on without one, or with another that was given; without one saved the first stays."""
+    scale = LossScale.create(half, fixed)
+    scale.from_array(np.array([4096.0, 7.0]))
+    assert scale.value == value
+    first = LossScale.create(half, fixed)
+    first.from_array(None)
+    assert first == LossScale.create(half, fixed)
+
+
+def test_a_run_in_float16_goes_on_in_float32(backend_name):
+    """From a GPU to a CPU: the saved scale must not stay in the gradients, where weight decay and clipping meet it."""
+    unbroken, resumed = (make_backend(backend_name, CONFIG, TENSORS, runtime=NO_DROPOUT) for _ in range(2))
+    unbroken.train_step([BATCH], 1e-3, 0)
+    resumed.load(unbroken.tensors())
+    resumed.load_optimizer_state(unbroken.optimizer_state() | {"loss_scale": np.array([65536.0, 1.0])})
+    for backend in (unbroken, resumed):
+        backend.train_step([BATCH], 1e-3, 1)
+    for name, array in unbroken.tensors().items():
+        np.testing.assert_array_equal(resumed.tensors()[name], array, err_msg=name)

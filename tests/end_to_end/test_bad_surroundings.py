@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 from small_runs import BACKENDS, flags, random_tensors, run, saved, start, succeed, tiny_config, vocabulary
 
+from backends import cpu
 from checkpoints.hugging_face import write_hugging_face
 from checkpoints.tf_checkpoint import write_tf_checkpoint
 from checkpoints.value import Checkpoint
 from training.saves import RunFolder
+from twinquant.files import remove_folder
 
 FILES = flags(
     """--bert_config_file=squad_model/bert_config.json --vocab_file=squad_model/vocab.txt
@@ -67,6 +69,20 @@ def test_no_space_while_saving(workplace: Path, monkeypatch: pytest.MonkeyPatch,
     assert not list((workplace / "out").glob(".*"))
     assert "resuming from out/model.ckpt-2" in succeed(*train, cwd=workplace).err
     assert saves.steps() == [4, 5, 6]
+
+
+def test_a_run_goes_on_in_other_products_with_a_warning(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its flags are the same; the machine is another."""
+    train = [*TRAIN, PRETRAINED, "--backend=pytorch", "--use_fp16"]
+    monkeypatch.setattr(cpu, "has_bfloat16", lambda: False)
+    succeed(*train, cwd=workplace)
+    for _ in range(2):
+        remove_folder(workplace / "out/model.ckpt-6")
+        outcome = succeed(*train, cwd=workplace)
+        assert "resuming from" in outcome.err
+        told = "on cpu, float32 matrix products and goes on on cpu, bfloat16 matrix products" in outcome.err
+        assert told == cpu.has_bfloat16()
+        monkeypatch.setattr(cpu, "has_bfloat16", lambda: True)
 
 
 @pytest.fixture

@@ -115,7 +115,6 @@ def test_the_fingerprint_of_a_training_state(tmp_path: Path, text: str) -> None:
         ("bert/embeddings/LayerNorm/beta/adam_m", None, "beta/adam_m is missing, expected float32"),
         ("bert/embeddings/LayerNorm/beta/adam_v", np.zeros(3, np.float32), r"beta/adam_v is float32 \[3\], expected"),
         ("loss_scale", np.array([np.nan, 1]), r"loss_scale is \[nan  1.\], expected a scale above zero"),
-        ("loss_scale", None, "loss_scale is None, expected a scale"),
     ],
 )
 def test_the_optimizer_of_a_training_state(tmp_path: Path, backend_name, name: str, array, sentence: str) -> None:

@@ -22,8 +22,8 @@ from quantization.ranges import select_ranges
 from training.initialization import complete_tensors
 from training.interruption import Interrupted
 from training.loop import LoopSettings, TrainingLoop
-from training.resume import find_resume_point
-from training.saves import RunFolder
+from training.resume import DEVICE, find_resume_point
+from training.saves import RunFolder, TrainingState
 from training.schedule import LearningRateSchedule
 from twinquant.errors import UserError
 
@@ -332,6 +332,17 @@ def test_resume_points(tmp_path):
         find(seed=4)
     folder.save(9, Checkpoint(dict(TENSORS), {}, CONFIG, "x"))  # without a state: not of a training run
     assert find() == (7, 1)
+    # What earlier versions did not tell; and where it was computed, which may change.
+    more = {"loss_scale": 128.0, "scale_learning_rate": True}
+    assert find_resume_point(folder, lambda started_with: {"seed": 3, "processes": 1} | more) == (7, 1)
+    folder.save(
+        10,
+        Checkpoint(dict(TENSORS), {}, CONFIG, "x"),
+        TrainingState(10, {"seed": 3} | more | {DEVICE: "cpu, float32"}, {}),
+    )
+    assert find_resume_point(folder, lambda started_with: {"seed": 3, "processes": 1} | more) == (10, 1)
+    with pytest.raises(UserError, match=r"another run \(loss_scale: 128.0 there, 64.0 here\)"):
+        find_resume_point(folder, lambda started_with: {"seed": 3, "processes": 1} | more | {"loss_scale": 64.0})
     other = RunFolder(tmp_path / "other", "pytorch", 2)
     (tmp_path / "other").mkdir()
     other.save(9, Checkpoint(dict(TENSORS), {}, CONFIG, "x"))
