@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from backends.loss_scale import LossScale
 from checkpoints.config import BertConfig
 from checkpoints.names import CLASSIFICATION, QUESTION_ANSWERING
 from quantization.histogram import Observer
@@ -82,6 +83,7 @@ class Backend(ABC):
     """A BERT with one head, on one device."""
 
     name: str
+    loss_scale: LossScale
 
     def __init__(
         self,
@@ -186,7 +188,11 @@ class Backend(ABC):
 
         Returns:
             The loss before the update: this process's part of the mean. A NaN or infinite loss is returned, and the
-            parameters are left as they were.
+            parameters are left as they were; so they are, and `loss_scale` counts it, where only the scaled gradient
+            of float16 overflows.
+
+        Raises:
+            UserError: too many steps in a row were skipped so.
         """
 
     @property

@@ -1,6 +1,6 @@
 """Dynamic loss scaling for float16 gradients (Micikevicius et al., 2017, arXiv 1710.03740)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -8,6 +8,7 @@ from twinquant.errors import UserError
 
 FIRST = 2.0**16
 PERIOD = 1000  # finite steps after which the scale doubles
+MANY = 20  # steps skipped in a row although the scale cannot fall: such a run learns nothing
 
 
 @dataclass
@@ -18,6 +19,8 @@ class LossScale:
     dynamic: bool
     value: float
     finite_steps: int = 0
+    skipped: int = field(default=0, compare=False)  # steps, since this process started
+    in_a_row: int = field(default=0, compare=False)  # of these the latest, at a scale that could not fall
 
     @classmethod
     def create(cls, half: bool, fixed: float) -> "LossScale":
@@ -25,7 +28,21 @@ class LossScale:
         return cls(half, half and fixed == 0.0, (fixed or FIRST) if half else 1.0)
 
     def update(self, finite: bool) -> None:
-        """Halves after an overflow (whose step is skipped), doubles after many steps without one."""
+        """Counts an overflow (whose step is skipped) and halves after it, doubles after many steps without one.
+
+        Raises UserError after MANY overflows in a row at a scale that is fixed, or 1 already.
+        """
+        if not self.used:
+            return
+        lowest = not self.dynamic or self.value == 1.0
+        self.skipped += not finite
+        self.in_a_row = self.in_a_row + 1 if lowest and not finite else 0
+        if self.in_a_row == MANY:
+            flag = "--use_fp16: at a loss scale of 1" if self.dynamic else f"--loss_scale {self.value:g}:"
+            way_out = "train without --use_fp16" if self.dynamic else "lower it, or give 0, which adapts it"
+            raise UserError(
+                f"{flag} the gradients of {MANY} steps in a row overflowed, and none was applied; {way_out}"
+            )
         if not self.dynamic:
             return
         self.finite_steps = self.finite_steps + 1 if finite else 0

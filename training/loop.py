@@ -93,7 +93,7 @@ class TrainingLoop:
                 if not math.isfinite(loss):
                     what = f"the loss or its gradient is not finite ({loss}) at step {step + 1}"
                     raise UserError(self._not_finite(what, saved))
-                progress.advance(1, f"loss {loss:.4f}, learning rate {self.schedule(step):.3g}")
+                progress.advance(1, f"loss {loss:.4f}, learning rate {self.schedule(step):.3g}{self._skipped()}")
                 done = step + 1
                 if self.curves is not None:
                     clipped = partial(self._clipped_fractions, step)
@@ -117,6 +117,11 @@ class TrainingLoop:
         if first_step < settings.total_steps:
             logger.info("trained %s", progress.summary())
         return settings.total_steps
+
+    def _skipped(self) -> str:
+        """What to add to a line of the log where steps in float16 changed nothing."""
+        skipped = self.backend.loss_scale.skipped
+        return f", {skipped} steps skipped: gradients overflowed in float16" if skipped else ""
 
     def _evaluate(self, done: int) -> None:
         every = self.settings.evaluate_steps

@@ -13,7 +13,7 @@ from tiny_bert import FRAMEWORKS, make_backend, make_batch, relative_error, tiny
 
 from backends import cpu, create_backend
 from backends.base import RuntimeSettings
-from backends.loss_scale import PERIOD, LossScale
+from backends.loss_scale import MANY, PERIOD, LossScale
 from quantization.modes import get_mode
 from quantization.ranges import select_ranges
 from twinquant.errors import UserError
@@ -266,6 +266,31 @@ def test_loss_scale_of_float16():
     fixed.update(finite=False)
     assert fixed.value == 128.0
     assert LossScale.create(half=False, fixed=128.0).value == 1.0
+
+
+@pytest.mark.parametrize(("fixed", "lowest_after"), [(128.0, 0), (0.0, 16)], ids=["fixed", "dynamic"])
+def test_a_run_that_only_overflows_is_ended(fixed, lowest_after):
+    """A dynamic scale may fall to 1 first; one good step in between starts the count anew."""
+    scale = LossScale.create(half=True, fixed=fixed)
+    for _ in range(lowest_after + MANY - 1):
+        scale.update(finite=False)
+    scale.update(finite=True)
+    for _ in range(MANY - 1):
+        scale.update(finite=False)
+    assert scale.skipped == lowest_after + 2 * (MANY - 1)
+    with pytest.raises(UserError, match=f"the gradients of {MANY} steps in a row overflowed, and none was applied"):
+        scale.update(finite=False)
+
+
+@pytest.mark.usefixtures("without_graphs")
+def test_a_scale_that_always_overflows_is_no_silent_run(backend_name):
+    """Its losses are finite, so nothing else stops it; float32's range stands in for float16's."""
+    backend = make_backend(backend_name, CONFIG, TENSORS)
+    backend.loss_scale = LossScale.create(half=True, fixed=3e38)
+    with pytest.raises(UserError, match="--loss_scale 3e\\+38: .* lower it, or give 0"):
+        for step in range(MANY):
+            assert np.isfinite(backend.train_step([BATCH], 1e-3, step))
+    assert step == MANY - 1
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import pytest
 from tiny_bert import ToyFeatures, activation_scopes, make_backend, tiny_config, tiny_tensors
 
 from backends.base import DistillationSettings, RuntimeSettings
+from backends.loss_scale import LossScale
 from checkpoints.checkpoint import Checkpoint
 from checkpoints.names import QUESTION_ANSWERING
 from quantization.calibration import weight_amax
@@ -167,7 +168,7 @@ class Recorder:
     compiles_training = False
 
     def __init__(self, losses=None) -> None:
-        self.losses, self.calls = losses or {}, []
+        self.losses, self.calls, self.loss_scale = losses or {}, [], LossScale.create(half=False, fixed=0.0)
 
     def train_step(self, batches, learning_rate, seed, shares):
         self.calls.append((batches, learning_rate, seed))
@@ -185,6 +186,18 @@ def loop(backend, folder, settings=SETTINGS, teacher=None):
     return TrainingLoop(
         backend, FEATURES, schedule, folder, settings, lambda: Checkpoint(backend.tensors(), {}, CONFIG, "x"), teacher
     )
+
+
+def test_steps_that_float16_skips_are_told_with_the_loss(tmp_path, caplog):
+    """A skipped step has a finite loss and changes nothing; in the log it looked like any other."""
+    backend = Recorder()
+    backend.loss_scale = LossScale.create(half=True, fixed=0.0)
+    Runner.watch(backend, lambda step: backend.loss_scale.update(finite=step not in (2, 4)))
+    with caplog.at_level("INFO", "twinquant"):
+        loop(backend, RunFolder(tmp_path, "pytorch", 2)).run()
+    lines = [line for line in caplog.messages if "loss" in line]
+    assert ["skipped" in line for line in lines] == [False] * 2 + [True] * 5
+    assert lines[-1].endswith(", 2 steps skipped: gradients overflowed in float16")
 
 
 def test_every_step_gets_its_rows_rate_and_seed(tmp_path):
