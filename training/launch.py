@@ -35,23 +35,24 @@ def started_processes(environment: Mapping[str, str] = os.environ) -> tuple[int,
 
 
 def threads_per_process(
-    environment: Mapping[str, str] = os.environ, usable: int | None = None, cores: int | None = None
+    environment: Mapping[str, str] = os.environ, usable: int | None = None, of_parent: int | None = None
 ) -> int:
     """The threads that each of several processes on a machine should compute with.
 
     A process that mpirun has bound to some cores takes those. Processes that are not bound (`-bind-to none`, as the
-    guides say) would each start a thread for every core, and divide the cores instead.
+    guides say) would each start a thread for every core, and divide the cores instead: those that all of them share,
+    which a container, taskset or Slurm may have made fewer than the machine's.
 
     Args:
         usable: number of cores this process may run on; default: as the system says.
-        cores: of the machine.
+        of_parent: the same of the one that started it, which binds its children and not itself.
     """
     usable = usable or len(os.sched_getaffinity(0))
-    cores = cores or os.cpu_count() or usable
-    if usable < cores:
+    of_parent = of_parent or len(os.sched_getaffinity(os.getppid()))
+    if usable < of_parent:
         return usable
     local_size = next((int(environment[name]) for name in _LOCAL_SIZE_VARIABLES if name in environment), 1)
-    return max(1, cores // local_size)
+    return max(1, usable // local_size)
 
 
 def prepare_environment(settings: CommonSettings, environment: MutableMapping[str, str] = os.environ) -> float:

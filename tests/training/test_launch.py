@@ -89,12 +89,22 @@ def test_different_flags_are_refused(settings, changes, message):
 
 
 @pytest.mark.parametrize(
-    ("usable", "cores", "local_size", "expected"),
+    ("usable", "of_parent", "local_size", "expected"),
     [(8, 8, 4, 2), (8, 8, 3, 2), (2, 2, 4, 1), (1, 8, 8, 1), (2, 8, 4, 2)],
     ids=["divided", "rounded-down", "more-processes-than-cores", "bound-to-a-core", "bound-to-two"],
 )
-def test_threads(usable, cores, local_size, expected):
-    assert threads_per_process({"OMPI_COMM_WORLD_LOCAL_SIZE": str(local_size)}, usable, cores) == expected
+def test_threads(usable, of_parent, local_size, expected):
+    assert threads_per_process({"OMPI_COMM_WORLD_LOCAL_SIZE": str(local_size)}, usable, of_parent) == expected
+
+
+@pytest.mark.parametrize(
+    ("of_parent", "expected"), [(range(2), 1), (range(64), 2)], ids=["two-cores-of-a-container", "bound-by-mpirun"]
+)
+def test_fewer_cores_than_the_machine_has_are_not_taken_for_a_binding(monkeypatch, of_parent, expected):
+    """Two processes on two cores that they share compute with one thread each, on a machine of 64."""
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(2) if process == 0 else of_parent))
+    assert threads_per_process({"OMPI_COMM_WORLD_LOCAL_SIZE": "2"}) == expected
 
 
 def test_what_the_user_has_set_stays(settings):
