@@ -55,9 +55,10 @@ def threads_per_process(
     return max(1, usable // local_size)
 
 
-def prepare_environment(settings: CommonSettings, environment: MutableMapping[str, str] = os.environ) -> float:
+def prepare_environment(settings: CommonSettings, environment: MutableMapping[str, str] = os.environ) -> float | None:
     """Sets what Horovod and the frameworks read when they start, unless the user has; returns the watchdog's limit.
 
+    None, no limit, where the user has set Horovod's to 0, which says so.
     To be called before a framework is imported.
     """
     threads = str(threads_per_process(environment))
@@ -80,10 +81,11 @@ def prepare_environment(settings: CommonSettings, environment: MutableMapping[st
     # Buckets are formed by us (Collectives.buckets), and must not be joined again by chance.
     environment.setdefault("HOROVOD_FUSION_THRESHOLD", "0")
     try:
-        return float(environment["HOROVOD_STALL_SHUTDOWN_TIME_SECONDS"]) + WATCHDOG_MARGIN_SECONDS
+        limit = float(environment["HOROVOD_STALL_SHUTDOWN_TIME_SECONDS"])
     except ValueError:
         found = environment["HOROVOD_STALL_SHUTDOWN_TIME_SECONDS"]
         raise UserError(f"HOROVOD_STALL_SHUTDOWN_TIME_SECONDS is '{found}'; expected seconds") from None
+    return limit + WATCHDOG_MARGIN_SECONDS if limit > 0.0 else None
 
 
 def launch(settings: CommonSettings, backend_name: str) -> tuple[Processes, list[str]]:

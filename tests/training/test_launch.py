@@ -126,6 +126,7 @@ def test_flags_about_stalls(settings):
     assert environment["HOROVOD_STALL_SHUTDOWN_TIME_SECONDS"] == "7"
     assert environment["HOROVOD_CYCLE_TIME"] == "2.5"
     assert prepare_environment(dataclasses.replace(settings, use_xla=True), {}) == 310.0
+    assert prepare_environment(settings, {"HOROVOD_STALL_SHUTDOWN_TIME_SECONDS": "0"}) is None  # Horovod's "no limit"
     with pytest.raises(UserError, match="HOROVOD_STALL_SHUTDOWN_TIME_SECONDS is 'soon'; expected seconds"):
         prepare_environment(settings, {"HOROVOD_STALL_SHUTDOWN_TIME_SECONDS": "soon"})
 
