@@ -8,7 +8,7 @@ from pathlib import Path
 from quantization.histogram import Observer
 from quantization.ranges import calibration_report, select_ranges
 from training.calibration import find_ranges, observe
-from training.evaluations import Evaluations, describe_scores
+from training.evaluations import Evaluations, describe_scores, remove_evaluations
 from training.events import FOLDER, EventFile, TrainingCurves, clipped_tags
 from training.loop import LoopSettings, TrainingLoop
 from training.prediction import Predictor, check_same_features, predict_all
@@ -187,6 +187,8 @@ class Run(RunModel):
         if self.processes.is_first and not self.resume_step and (self.folder.steps() or self.folder.other.steps()):
             logger.warning("--overwrite_output_dir: the training checkpoints of an earlier run are removed")
             self.folder.remove_all()
+        if self.processes.is_first and not self.resume_step:
+            remove_evaluations(self.folder, (self.start, settings.init_checkpoint, settings.teacher))
         self.evaluations = Evaluations(self.folder, self.task, self.resume_step)
         logger.info("training %d steps from step %d", total, self.resume_step)
         self.record.note(training={"from_step": self.resume_step, "to_step": total})
