@@ -160,10 +160,16 @@ class Run(RunModel):
         if settings.scale_learning_rate and self.started_with > 1:
             learning_rate *= self.started_with
             logger.info("the learning rate %g is multiplied by %d processes", settings.learning_rate, self.started_with)
+        schedule = LearningRateSchedule(learning_rate, total, warmup)
+        if warmup >= total:
+            logger.warning(
+                "warning: the learning rate rises for --warmup_steps %d, and the run has %d steps: it ends at %g, of "
+                "%g", warmup, total, schedule(total - 1), learning_rate,
+            )  # fmt: skip
         loop = TrainingLoop(
             self.backend,
             features,
-            LearningRateSchedule(learning_rate, total, min(warmup, total - 1)),
+            schedule,
             self.folder,
             LoopSettings(
                 total_steps=total,

@@ -21,7 +21,10 @@ def number_of_steps(examples: int, global_batch_size: int, epochs: float, max_st
 
 @dataclass(frozen=True)
 class LearningRateSchedule:
-    """Linear warmup from 0, then linear decay to 0 at `total_steps`, without a jump between the two."""
+    """Linear warmup from 0, then linear decay to 0 at `total_steps`, without a jump between the two.
+
+    A warmup that is longer than the run is cut off by its end, as in transformers: `peak` is not reached.
+    """
 
     peak: float
     total_steps: int

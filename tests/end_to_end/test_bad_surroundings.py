@@ -71,6 +71,13 @@ def test_no_space_while_saving(workplace: Path, monkeypatch: pytest.MonkeyPatch,
     assert saves.steps() == [4, 5, 6]
 
 
+def test_a_warmup_longer_than_the_run_is_warned_of(workplace: Path) -> None:
+    longer = ["--learning_rate=0.006", "--warmup_steps=60", "--log_freq=1", "--backend=pytorch"]
+    outcome = succeed(*TRAIN, PRETRAINED, *longer, cwd=workplace)
+    assert "rises for --warmup_steps 60, and the run has 6 steps: it ends at 0.0005, of 0.006" in outcome.err
+    assert ", learning rate 0.0005\n" in outcome.err
+
+
 def test_a_run_goes_on_in_other_products_with_a_warning(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its flags are the same; the machine is another."""
     train = [*TRAIN, PRETRAINED, "--backend=pytorch", "--use_fp16"]

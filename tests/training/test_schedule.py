@@ -49,6 +49,13 @@ def test_learning_rate_is_the_originals(steps, warmup):
         assert schedule(step) == pytest.approx(original_rate(4e-5, step, steps, warmup), rel=1e-12), step
 
 
+@pytest.mark.parametrize("warmup", [10, 40], ids=["as-long-as-the-run", "longer"])
+def test_a_warmup_that_the_run_does_not_reach_the_end_of(warmup):
+    """As transformers' get_linear_schedule_with_warmup; it was cut to the run's length, four times as steep."""
+    schedule = LearningRateSchedule(1.0, 10, warmup)
+    assert [schedule(step) for step in range(10)] == [step / warmup for step in range(10)]
+
+
 def test_learning_rate_rises_falls_and_never_jumps():
     schedule = LearningRateSchedule(1.0, 100, 10)
     rates = [schedule(step) for step in range(101)]
