@@ -116,6 +116,16 @@ def _settle_dynamic(parsed: ParsedFlags) -> None:
         raise UserError("--quant_exclude contradicts --quant_scheme=dynamic, which quantizes every nn.Linear.")
     if values["do_calib"]:
         raise UserError("--do_calib contradicts --quant_scheme=dynamic, which finds its ranges as it predicts.")
+    if values["use_fp16"]:
+        raise UserError(
+            f"{parsed.spelling('use_fp16')} contradicts --quant_scheme=dynamic, which is compared with the model in "
+            "float32; train with it in a call of its own."
+        )
+    if values["eval_all_checkpoints"]:
+        raise UserError(
+            f"{parsed.spelling('eval_all_checkpoints')} contradicts --quant_scheme=dynamic, which quantizes one model; "
+            "give each checkpoint as --init_checkpoint of a call of its own."
+        )
     if not (values["do_eval"] or values["do_predict"]):
         parsed.notes.append(
             "note: --quant_scheme=dynamic has no effect without --do_eval or --do_predict: training is in floating "

@@ -128,6 +128,14 @@ class TestScheme:
                 "--do_calib contradicts --quant_scheme=dynamic, which finds its",
             ),
             (
+                ["--quant_scheme=dynamic", "--do_eval", "--fp16"],
+                "--fp16 contradicts --quant_scheme=dynamic, which is compared with the model in float32",
+            ),
+            (
+                ["--quant_scheme=dynamic", "--do_eval", "--eval_all_checkpoints"],
+                "--eval_all_checkpoints contradicts --quant_scheme=dynamic, which quantizes one model",
+            ),
+            (
                 ["--quant_scheme=dynamic", "--dynamic_engine=torchao", "--quantized_engine=x86"],
                 "--quantized_engine=x86 contradicts --dynamic_engine=torchao, which has no engines to choose from",
             ),
