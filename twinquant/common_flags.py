@@ -117,8 +117,8 @@ DISTILLATION_FLAGS = (
 RUNTIME_FLAGS = (
     Flag("backend", str, None, "runtime", "The framework. When not given: tensorflow if it is installed, else pytorch "
          "(the other way round with the PyTorch script's flags).", choices=("tensorflow", "pytorch")),
-    Flag("device", str, "auto", "runtime", "Where to compute: auto, cpu, cuda, cuda:1 and so on, mps or xpu; auto "
-         "takes the accelerator that the framework finds.", metavar="DEVICE"),
+    Flag("device", str, "auto", "runtime", "Where to compute: auto, cpu, cuda, cuda:1 and so on; auto takes the GPU "
+         "that the framework finds.", metavar="DEVICE"),
     Flag("no_cuda", bool, False, "runtime", "The same as --device=cpu.", aliases=("use_cpu",), kept=False),
     Flag("use_fp16", bool, False, "runtime", "Matrix products in half precision: float16 with loss "
          "scaling on a GPU, bfloat16 on a CPU that has it (elsewhere a warning, and float32).",
