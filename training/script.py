@@ -17,7 +17,7 @@ from training.processes import PeerFailed, Processes
 from training.watchdog import EXIT_CODE
 from twinquant.errors import UserError
 from twinquant.flag_rules import resolve_backend
-from twinquant.main import SPEAKING_SECONDS, run_main
+from twinquant.main import SPEAKING_SECONDS, run_main, sentence_of
 from twinquant.memory import keep_freed_memory
 from twinquant.messages import rank_of_launch, set_up_messages
 from twinquant.run_record import FAILED, FINISHED, INTERRUPTED, RunRecord
@@ -58,7 +58,7 @@ def record_of(
 
 @contextlib.contextmanager
 def recorded(record: RunRecord) -> Iterator[RunRecord]:
-    """Closes the record when the block ends, with what ended it."""
+    """Closes the record when the block ends, with what ended it and the exit code that `run_main` makes of it."""
     try:
         yield record
     except Interrupted as error:
@@ -67,8 +67,12 @@ def recorded(record: RunRecord) -> Iterator[RunRecord]:
     except KeyboardInterrupt:
         record.close(INTERRUPTED, "Ctrl-C", 130)
         raise
-    except UserError as error:
-        record.close(FAILED, str(error), 2)
+    except BrokenPipeError:
+        record.close(FAILED, "the reader of standard output has left", 141)
+        raise
+    except (UserError, OSError) as error:
+        sentence = sentence_of(error)
+        record.close(FAILED, sentence or f"{type(error).__name__}: {error}", 2 if sentence else 1)
         raise
     except PeerFailed as error:
         record.close(FAILED, str(error), error.exit_code)

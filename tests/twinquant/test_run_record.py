@@ -1,5 +1,6 @@
 """run.json: nothing of an earlier run is lost, a killed run is told from a running one, no secret is written."""
 
+import errno
 import json
 import logging
 import multiprocessing
@@ -51,6 +52,19 @@ class Defect(Exception):
 
 ENDS = {
     "user error": (UserError("a sentence\nof two lines"), "failed", "a sentence of two lines", 2),
+    "file denied": (
+        PermissionError(errno.EACCES, "Permission denied", "a.json"),
+        "failed",
+        "cannot use a.json: Permission denied",
+        2,
+    ),
+    "file missing": (
+        FileNotFoundError(errno.ENOENT, "No such file", "a.json"),
+        "failed",
+        "FileNotFoundError: [Errno 2] No such file: 'a.json'",
+        1,
+    ),
+    "reader gone": (BrokenPipeError(), "failed", "the reader of standard output has left", 141),
     "defect": (Defect("why"), "failed", "Defect: why", 1),
     "Ctrl-C": (KeyboardInterrupt(), "interrupted", "Ctrl-C", 130),
     "signal": (Interrupted("SIGTERM received", 15), "interrupted", "SIGTERM received", 143),
