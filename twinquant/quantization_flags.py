@@ -131,8 +131,6 @@ def _settle_dynamic(parsed: ParsedFlags) -> None:
             "note: --quant_scheme=dynamic has no effect without --do_eval or --do_predict: training is in floating "
             "point."
         )
-    if values["quantized_engine"] == "qnnpack":
-        parsed.notes.append("warning: --quantized_engine qnnpack was made for ARM: it is slow on x86.")
     if values["dynamic_engine"] == "torchao" and values["quantized_engine"] != "auto":
         raise UserError(
             f"--quantized_engine={values['quantized_engine']} contradicts --dynamic_engine=torchao, which has no "

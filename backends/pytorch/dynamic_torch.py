@@ -107,8 +107,14 @@ def choose_engine(requested: str, hidden_size: int) -> str:
             f"--quantized_engine {requested}: this PyTorch offers {', '.join(offered) or 'no engine'} on this processor"
         )
     if requested == "qnnpack" and platform.machine().lower() in ("x86_64", "amd64", "i386", "i686"):
-        logger.warning("warning: --quantized_engine qnnpack is made for Arm; on x86 it is slower than float32")
+        _warn_of_qnnpack()
     return requested
+
+
+@functools.cache
+def _warn_of_qnnpack() -> None:
+    """Once: a run makes a model and reads it again, which chooses twice."""
+    logger.warning("warning: --quantized_engine qnnpack is made for Arm; on x86 it is slower than float32")
 
 
 def _quantized_tensor(weights: Sequence[Int8Weight]) -> torch.Tensor:
