@@ -7,18 +7,37 @@ class below.
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from quantization.clipping import ClippingCounter
 from quantization.histogram import Observer
 from quantization.modes import Mode, all_quantizers, feeds_product, is_calibrated
-from quantization.numerics import QuantizerSettings, check_amax, largest_value
+from quantization.numerics import ZERO_AMAX, QuantizerSettings, check_amax, largest_value, scale_of
 from twinquant.errors import UserError
 
 NOT_FOUND = np.asarray(np.nan, np.float32)
 """A moving average before its first value."""
+
+
+class Constants(NamedTuple):
+    """What a quantizer whose range stays computes with: float32, shape () or (channels,)."""
+
+    divisor: np.ndarray
+    scale: np.ndarray
+    lowest: np.ndarray
+    largest: np.ndarray  # values clip below the one and above the other
+
+
+def constants_of(settings: QuantizerSettings, amax: np.ndarray) -> Constants:
+    """Those of that range; amax is not looked at where the scale is fixed."""
+    scale, largest = scale_of(amax, settings), largest_value(amax, settings)
+    lowest = -largest if settings.signed else np.zeros_like(largest)
+    # An all-zero range gives q = 0 and y = 0: divide by infinity, multiply by zero.
+    is_zero = largest < ZERO_AMAX
+    divisor = np.where(is_zero, np.float32(np.inf), scale)
+    return Constants(divisor, np.where(is_zero, np.float32(0.0), scale), lowest, largest)
 
 
 class QuantizationState(ABC):
@@ -63,7 +82,7 @@ class QuantizationState(ABC):
                     # At a fixed scale the range is known, and none is stored.
                     amax = np.ones((), np.float32) if settings.fixed_scale else check_amax(ranges.get(scope), scope)
                     self.quantizers[scope] = self.fixed(settings, amax)
-                    self.amax[scope] = largest_value(amax, settings)
+                    self.amax[scope] = self.quantizers[scope].constants.largest
                     continue
                 self.starts[scope] = mode.start_of(row)
                 if row.is_weight:

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from quantization.histogram import without_padding
+
 
 class ClippingCounter:
     """Counts, for every quantizer, the elements with |x| > amax; takes the place of an Observer.
@@ -34,7 +36,9 @@ class ClippingCounter:
                 continue
             limit = float(self.amax[name])
             if limit not in done:
-                rows = [x] if lengths is None else [_real(row, int(n), axes) for row, n in zip(x, lengths, strict=True)]
+                rows = [x]
+                if lengths is not None:
+                    rows = [without_padding(row, int(n), axes) for row, n in zip(x, lengths, strict=True)]
                 clipped = sum(int(np.count_nonzero(np.abs(row) > np.float32(limit))) for row in rows)
                 done[limit] = clipped, sum(row.size for row in rows)
             self._add(name, *done[limit])
@@ -57,8 +61,3 @@ class ClippingCounter:
     def _add(self, name: str, clipped: int, seen: int) -> None:
         self._clipped[name] = self._clipped.get(name, 0) + clipped
         self._seen[name] = self._seen.get(name, 0) + seen
-
-
-def _real(row: np.ndarray, length: int, axes: tuple[int, ...]) -> np.ndarray:
-    """A row, which has lost axis 0, without its padding on the sequence axes."""
-    return row[tuple(slice(length) if axis + 1 in axes else slice(None) for axis in range(row.ndim))]

@@ -11,17 +11,17 @@ from twinquant.errors import UserError
 FLAG = "--quant_exclude"
 
 
-def exclude(mode: Mode, words: Sequence[str], num_hidden_layers: int, head: str | None = None) -> Mode:
+def exclude(mode: Mode, words: Sequence[str], num_hidden_layers: int) -> Mode:
     """The mode without the quantizers that the words name.
 
     Args:
         words: each is the name of a file of patterns, if there is such a file, else a pattern (see `matches`).
-        num_hidden_layers, head: of the model, as of `quantization.modes.all_quantizers`.
+        num_hidden_layers: of the model; quantizers outside the encoder, which only q8bert has, are not named.
 
     Raises UserError for a file that cannot be read, and for a pattern that names no quantizer which the mode turns on:
     a misspelled name must not leave quantized what the user wants in float.
     """
-    scopes = list(enabled_quantizers(num_hidden_layers, mode, head))
+    scopes = list(enabled_quantizers(num_hidden_layers, mode))
     excluded: set[str] = set()
     for pattern, source in _patterns(words):
         found = [scope for scope in scopes if matches(pattern, scope)]

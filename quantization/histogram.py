@@ -155,6 +155,14 @@ class Histogram:
         return histogram
 
 
+def without_padding(example: np.ndarray, length: int, sequence_axes: Sequence[int]) -> np.ndarray:
+    """A view of one example of a batch, which has lost axis 0, without the positions from `length` on.
+
+    sequence_axes: those that run over positions, as the batch counts them.
+    """
+    return example[tuple(slice(length) if axis + 1 in sequence_axes else slice(None) for axis in range(example.ndim))]
+
+
 def _range_exponent(amax: np.float32) -> int:
     """The smallest exponent, at least MIN_EXPONENT, with amax <= 2**exponent."""
     if amax == 0:
@@ -201,9 +209,7 @@ class Observer:
                 f"{x.shape[0]} lengths from 0 to {longest} were expected"
             )
         for example, length in zip(x, lengths.tolist(), strict=True):
-            # The example has lost axis 0.
-            real = tuple(slice(length) if axis + 1 in axes else slice(None) for axis in range(example.ndim))
-            histogram.update(example[real], label)
+            histogram.update(without_padding(example, length, axes), label)
 
     def _histogram(self, group: tuple[str, ...]) -> Histogram:
         if group not in self._histograms:

@@ -1,6 +1,7 @@
 """PyTorch's dynamic quantization of a trained model: scored beside the fp32 model, saved, reloaded, measured."""
 
 import logging
+import os
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +106,4 @@ class DynamicRun(ClassificationRun):
 
 def available_threads() -> int:
     """Number of processor cores this process may use."""
-    import os
-
     return len(os.sched_getaffinity(0))

@@ -66,7 +66,8 @@ class DynamicSettings:
             raise UserError(f"--dynamic_engine: found '{self.library}', expected one of {', '.join(LIBRARIES)}")
         if self.library == "torchao" and self.engine != "auto":
             raise UserError(
-                f"--quantized_engine {self.engine} is a choice of --dynamic_engine torch, torchao has no engines"
+                f"--quantized_engine={self.engine} contradicts --dynamic_engine=torchao, which has no engines to "
+                "choose from; leave one of the two out."
             )
 
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from backends.quantization import QuantizationState
-from quantization.numerics import ZERO_AMAX, QuantizerSettings, scale_of
+from backends.quantization import QuantizationState, constants_of
+from quantization.numerics import ZERO_AMAX, QuantizerSettings
 
 
 class FakeQuantize(torch.autograd.Function):
@@ -50,14 +50,9 @@ class Quantizer:
         self.key = (settings, amax.tobytes())  # equal keys give equal results
         self.per_channel = settings.axis is not None
         self.qmin, self.qmax = float(settings.qmin), float(settings.qmax)
-        scale = np.asarray(scale_of(amax, settings), np.float32)
-        if settings.fixed_scale is not None:
-            amax = np.float32(settings.qmax) * scale
-        lowest = -amax if settings.signed else np.zeros_like(amax)
-        # An all-zero range gives q = 0 and y = 0: divide by infinity, multiply by zero.
-        is_zero = amax < ZERO_AMAX
-        self.divisor = self._constant(np.where(is_zero, np.float32(np.inf), scale), device)
-        self.scale = self._constant(np.where(is_zero, np.float32(0.0), scale), device)
+        self.constants = constants_of(settings, amax)
+        divisor, scale, lowest, amax = self.constants
+        self.divisor, self.scale = self._constant(divisor, device), self._constant(scale, device)
         if self.per_channel:
             self.lowest, self.amax = self._constant(lowest, device), self._constant(amax, device)
         else:

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from backends.quantization import QuantizationState
-from quantization.numerics import ZERO_AMAX, QuantizerSettings, scale_of
+from backends.quantization import QuantizationState, constants_of
+from quantization.numerics import ZERO_AMAX, QuantizerSettings
 
 
 class Quantizer:
@@ -16,16 +16,10 @@ class Quantizer:
         """amax: float32, () or (channels,) along the output axis of a kernel."""
         self.straight_through = settings.straight_through
         self.key = (settings, amax.tobytes())  # equal keys give equal results
-        self.per_channel = settings.axis is not None
         self.qmin, self.qmax = np.float32(settings.qmin), np.float32(settings.qmax)
-        scale = np.asarray(scale_of(amax, settings), np.float32)
-        if settings.fixed_scale is not None:
-            amax = np.float32(settings.qmax) * scale
-        lowest = -amax if settings.signed else np.zeros_like(amax)
-        # An all-zero range gives q = 0 and y = 0: divide by infinity, multiply by zero.
-        is_zero = amax < ZERO_AMAX
-        self.divisor = self._constant(np.where(is_zero, np.float32(np.inf), scale), device)
-        self.scale = self._constant(np.where(is_zero, np.float32(0.0), scale), device)
+        self.constants = constants_of(settings, amax)
+        divisor, scale, lowest, amax = self.constants
+        self.divisor, self.scale = self._constant(divisor, device), self._constant(scale, device)
         self.lowest, self.amax = self._constant(lowest, device), self._constant(amax, device)
 
     def _constant(self, value: np.ndarray, device: str) -> tf.Variable:
@@ -67,7 +61,6 @@ class FollowingQuantizer(Quantizer):
     def __init__(self, settings: QuantizerSettings, device: str) -> None:
         self.straight_through = True
         self.key = settings
-        self.per_channel = False
         self.qmin, self.qmax = np.float32(settings.qmin), np.float32(settings.qmax)
         self.levels = self._constant(np.float32(settings.qmax), device)
 

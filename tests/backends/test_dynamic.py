@@ -187,7 +187,8 @@ def test_pytorchs_own_warnings_are_one_line_of_ours(caplog, capfd, recwarn):
         ({"library": "jax"}, "--dynamic_engine: found 'jax', expected one of torch, torchao"),
         (
             {"library": "torchao", "engine": "fbgemm"},
-            "--quantized_engine fbgemm is a choice of --dynamic_engine torch, torchao has no engines",
+            "--quantized_engine=fbgemm contradicts --dynamic_engine=torchao, which has no engines to choose from; "
+            "leave one of the two out.",  # as the flags say it
         ),
     ],
     ids=["engine", "library", "engine_of_torchao"],
