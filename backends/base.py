@@ -110,7 +110,8 @@ class Backend(ABC):
     def load(self, tensors: Mapping[str, np.ndarray]) -> None:
         """Sets every parameter from float32 arrays by canonical name; all must be there in the right shape.
 
-        The caller (training/initialization.py) has completed and checked the mapping. Optimizer state is reset.
+        The caller (training/initialization.py) has completed and checked the mapping. The optimizer's state and a
+        dynamic loss scale begin anew.
         """
 
     @abstractmethod

@@ -39,8 +39,8 @@ def predict_all(
         bar: the name of a progress bar, in whose place a log has no lines; None: "predict", with lines.
 
     Returns:
-        By output name, one float32 array per row: [padded length] of its batch, or [num_labels]; on rank 0. The other
-        processes know only their own rows.
+        By output name, one float32 array per row: [padded length] of its batch, or [num_labels]; all rows, on every
+        process.
 
     Raises:
         UserError: the processes have not the same rows.

@@ -70,6 +70,7 @@ class PyTorchBackend(Backend):
                 array = tensors[name].T if name.endswith("/kernel") else tensors[name]
                 parameter.copy_(torch.from_numpy(np.array(array, np.float32)))
         self.optimizer = None
+        self.loss_scale = LossScale.create(self.loss_scale.used, self.runtime.loss_scale)
 
     def tensors(self) -> dict[str, np.ndarray]:
         arrays = {name: parameter.detach().cpu().numpy() for name, parameter in self.parameters.items()}

@@ -91,6 +91,7 @@ class TensorFlowBackend(Backend):
         for name, variable in self.parameters.items():
             variable.assign(tensors[name])
         self.optimizer = None
+        self.loss_scale = LossScale.create(self.loss_scale.used, self.runtime.loss_scale)
 
     def tensors(self) -> dict[str, np.ndarray]:
         return {name: variable.numpy() for name, variable in self.parameters.items()}

@@ -268,6 +268,14 @@ def test_loss_scale_of_float16():
     assert LossScale.create(half=False, fixed=128.0).value == 1.0
 
 
+def test_loading_begins_the_loss_scale_anew(backend_name):
+    backend = make_backend(backend_name, CONFIG, TENSORS)
+    backend.loss_scale = LossScale.create(half=True, fixed=0.0)
+    backend.loss_scale.update(finite=False)
+    backend.load(TENSORS)
+    assert backend.loss_scale == LossScale.create(half=True, fixed=0.0) and backend.loss_scale.skipped == 0
+
+
 @pytest.mark.parametrize(("fixed", "lowest_after"), [(128.0, 0), (0.0, 16)], ids=["fixed", "dynamic"])
 def test_a_run_that_only_overflows_is_ended(fixed, lowest_after):
     """A dynamic scale may fall to 1 first; one good step in between starts the count anew."""
