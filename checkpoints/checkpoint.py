@@ -9,7 +9,7 @@ from pathlib import Path
 from checkpoints import names
 from checkpoints.checkpoint_state import STATE_FILE, latest_checkpoint
 from checkpoints.fastertransformer import read_fastertransformer
-from checkpoints.hugging_face import WEIGHT_FILES, read_hugging_face
+from checkpoints.hugging_face import RANGES_FILE, WEIGHT_FILES, read_hugging_face
 from checkpoints.tf_checkpoint import read_tf_checkpoint
 from checkpoints.value import Checkpoint
 from twinquant.errors import UserError
@@ -166,7 +166,10 @@ def _load_from_hub(name: str) -> Checkpoint:
             f"the checkpoint {name} does not exist here, and fetching it from the Hugging Face hub needs "
             "huggingface_hub, which is not installed; pip install '.[hub]' installs it"
         ) from error
-    small = ["config.json", "vocab.txt", "tokenizer_config.json"]
+    # bert_config.json is the config where FasterTransformer's example saved the model; calibration.json and
+    # settings.json say for which mode the ranges are.
+    small = ["config.json", "bert_config.json", "vocab.txt", "tokenizer_config.json"]
+    small += [RANGES_FILE, "calibration.json", "settings.json"]
     try:
         folder = snapshot_download(name, allow_patterns=[*small, "model*.safetensors", "model.safetensors.index.json"])
         if not any(os.path.exists(os.path.join(folder, file)) for file in WEIGHT_FILES[:2]):
@@ -177,7 +180,7 @@ def _load_from_hub(name: str) -> Checkpoint:
             f"the checkpoint {name} does not exist here and could not be fetched from the Hugging Face hub: "
             f"{type(error).__name__}: {reason[0] if reason else 'no text'}"
         ) from error
-    return dataclasses.replace(_load_folder(Path(folder)), source=name)
+    return dataclasses.replace(_load_folder(Path(folder)), source=name, fetched_into=folder)
 
 
 def _grouped(tensor_names: Collection[str]) -> str:

@@ -17,7 +17,8 @@ class Checkpoint:
         ranges: amax by canonical quantizer scope: float32 arrays of shape () or, for a weight quantized per channel,
             (out,).
         config: the model's configuration, None when the checkpoint has none beside it.
-        source: the path it was read from, for messages.
+        source: the path it was read from, or its hub name, for messages.
+        fetched_into: the folder where the files of a hub name lie; "": the source is a path.
         vocab_file: the vocab.txt beside it, if there is one.
         metadata: what else the files say, as text: "do_lower_case" ("true" or "false"), "architecture" (of a Hugging
             Face folder), "global_step" (of a TensorFlow bundle).
@@ -33,6 +34,7 @@ class Checkpoint:
     metadata: dict[str, str] = dataclasses.field(default_factory=dict)
     card: str = ""
     unused: list[str] = dataclasses.field(default_factory=list)
+    fetched_into: str = ""
 
     @property
     def label_names(self) -> list[str] | None:

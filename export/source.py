@@ -107,7 +107,7 @@ def load_source(path: str, task: str = "auto", config_file: str | None = None) -
     config = BertConfig.from_json_file(config_file) if config_file is not None else checkpoint.config
     if config is None:
         raise UserError(f"--bert_config_file is required: {checkpoint.source} has no configuration beside it")
-    return make_source(checkpoint, config, task, read_calibration(path, checkpoint.ranges))
+    return make_source(checkpoint, config, task, read_calibration(checkpoint.fetched_into or path, checkpoint.ranges))
 
 
 def make_source(

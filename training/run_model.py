@@ -176,7 +176,8 @@ class RunModel:
         Flags that were given stay; so does a mode of single settings.
         """
         settings, source = self.settings, self.checkpoint.source
-        found = read_calibration(start, self.checkpoint.ranges) if self.processes.is_first else None
+        beside = self.checkpoint.fetched_into or start
+        found = read_calibration(beside, self.checkpoint.ranges) if self.processes.is_first else None
         calibration = self.processes.share(found, "calibration")
         mode = calibrated_mode(calibration)
         if mode not in MODE_NAMES or settings.quant_mode not in MODE_NAMES:

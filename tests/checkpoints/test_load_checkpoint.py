@@ -1,4 +1,6 @@
 import dataclasses
+import fnmatch
+import shutil
 
 import numpy as np
 import pytest
@@ -108,6 +110,28 @@ def test_a_hub_name_is_asked_for_only_when_it_can_be_no_path(tmp_path, monkeypat
         with pytest.raises(UserError, match="does not exist"):
             load_checkpoint(path)
     assert asked == ["some-org/some-bert"]
+
+
+def test_a_calibrated_model_of_the_hub_comes_with_its_ranges(tmp_path, monkeypatch, make_checkpoint):
+    hub = pytest.importorskip("huggingface_hub")
+    stored = make_checkpoint()
+    scope = "bert/encoder/layer_0/attention/self/query/input_quantizer"
+    stored.ranges = {scope: np.float32(2.5)}
+    write_hugging_face(tmp_path / "remote", stored)
+    for name in ("calibration.json", "settings.json"):
+        (tmp_path / "remote" / name).write_text("{}")
+
+    def download(_, allow_patterns):
+        (tmp_path / "snapshot").mkdir(exist_ok=True)
+        for path in (tmp_path / "remote").iterdir():
+            if any(fnmatch.fnmatch(path.name, pattern) for pattern in allow_patterns):
+                shutil.copy(path, tmp_path / "snapshot")
+        return str(tmp_path / "snapshot")
+
+    monkeypatch.setattr(hub, "snapshot_download", download)
+    read = load_checkpoint("some-org/some-bert")
+    assert read.ranges == {scope: np.float32(2.5)} and read.fetched_into == str(tmp_path / "snapshot")
+    assert {"calibration.json", "settings.json"} <= {path.name for path in (tmp_path / "snapshot").iterdir()}
 
 
 def test_a_hub_that_cannot_be_reached_is_one_sentence(monkeypatch):
