@@ -58,7 +58,9 @@ def find_model_files(parsed: ParsedFlags) -> None:
     checkpoint = values["init_checkpoint"]
     folder = None
     if values["bert_config_file"] is None or values["vocab_file"] is None:
-        in_output = latest_checkpoint(values["output_dir"]) if Path(values["output_dir"]).is_dir() else None
+        in_output = None
+        if checkpoint is None and Path(values["output_dir"]).is_dir():
+            in_output = latest_checkpoint(values["output_dir"])
         folder = _folder_of(checkpoint or in_output)
     for name, candidates in (("bert_config_file", _CONFIG_NAMES), ("vocab_file", ("vocab.txt",))):
         if values[name] is not None:

@@ -108,6 +108,15 @@ class TestModelFiles:
         assert settings.bert_config_file == f"{squad.folder}/uncased/bert_config.json"
         assert settings.vocab_file == f"{squad.folder}/uncased/vocab.txt"
 
+    def test_a_stale_state_file_in_output_dir_does_not_matter(self, squad):
+        (squad.folder / "out").mkdir()
+        (squad.folder / "out" / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-7"\n')
+        settings = squad.parse_only(
+            "--init_checkpoint={}/uncased/bert_model.ckpt", "--predict_file={}/dev.json", "--output_dir={}/out",
+            "--do_predict",
+        )  # fmt: skip
+        assert settings.vocab_file == f"{squad.folder}/uncased/vocab.txt"
+
     def test_are_required_when_the_folder_has_none(self, squad):
         with pytest.raises(UserError, match=r"--bert_config_file is required, and .*/finetuned holds no bert_config"):
             squad.parse_only(
