@@ -114,6 +114,10 @@ class GlueSource(ClassificationSource):
         return self._test_sets
 
     def metrics(self, labels: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
+        if self._names is not None and self._task.labels is not None:
+            # F1 is that of the class 1 of the benchmark, wherever the checkpoint has it.
+            order = np.array([self._task.labels.index(name) for name in self._names])
+            labels, predictions = order[labels], order[predictions]
         return self._task.metrics(labels, predictions)
 
     def submission_file(self, suffix: str) -> str:

@@ -145,6 +145,16 @@ def test_order_of_a_checkpoint(write_task: WriteTask) -> None:
     assert GlueSource("rte", folder, ["LABEL_0", "LABEL_1"]).label_names == ["entailment", "not_entailment"]
 
 
+@pytest.mark.parametrize("names", [None, ["1", "0"]], ids=["usual-order", "turned"])
+def test_f1_is_of_the_class_1_in_any_order(names: list[str] | None) -> None:
+    """Right: 1 1 1 0 0, predicted: 1 1 0 0 1; by class F1 is 2/3 and 1/2."""
+    source = GlueSource("mrpc", ".", names)
+    position = {name: index for index, name in enumerate(source.label_names or ())}
+    labels, predictions = (np.array([position[name] for name in text]) for text in ("11100", "11001"))
+    scores = source.metrics(labels, predictions)
+    assert scores["acc"] == pytest.approx(0.6) and scores["f1"] == pytest.approx(2 / 3)
+
+
 def test_short_rows_of_qqp_are_skipped(write_task: WriteTask, caplog: pytest.LogCaptureFixture) -> None:
     folder = write_task("qqp")
     for file in ("train", "test"):
