@@ -83,7 +83,10 @@ def distinct_labels(labels: Sequence[str], at: Place) -> list[str] | None:
         return None
     if len(distinct) < 2:
         raise UserError(f"{at(0)}: this and all other labels are {labels[0]!r}; expected at least two classes")
-    return sorted(distinct, key=Decimal) if all(map(is_whole, distinct)) else sorted(distinct)
+    if not all(map(is_whole, distinct)):
+        return sorted(distinct)
+    # "1", "01" and "+1" are classes of one value; the order of a set differs from run to run.
+    return sorted(distinct, key=lambda label: (Decimal(label), label))
 
 
 def read_class_file(path: str | Path) -> list[str]:

@@ -109,8 +109,13 @@ def test_later_files_take_the_columns_of_the_first(write: Write) -> None:
         (["b", "a", "10"], ["10", "a", "b"], [2, 1, 0]),
         ([True, False, True], ["false", "true"], [1, 0, 1]),
         ([4, 2, 4], ["2", "4"], [1, 0, 1]),
+        (
+            ["1", "+1", "01", "001", "+01", "0001", "0"],
+            ["0", "+01", "+1", "0001", "001", "01", "1"],
+            [6, 2, 5, 4, 1, 3, 0],
+        ),
     ],
-    ids=["whole-numbers-by-value", "signed", "names", "json-booleans", "json-numbers"],
+    ids=["whole-numbers-by-value", "signed", "names", "json-booleans", "json-numbers", "several-spellings-of-1"],
 )
 def test_classes_are_sorted(write: Write, labels: list[Any], names: list[str], indexes: list[int]) -> None:
     lines = [json.dumps({"text": "a", "label": label}) for label in labels]
