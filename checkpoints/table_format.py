@@ -16,6 +16,7 @@ _FOOTER_SIZE = 48
 _TRAILER_SIZE = 5  # compression byte and checksum behind every block
 _MAGIC = bytes.fromhex("57fb808b247547db")
 _BLOCK_SIZE = 4096  # bytes after which a new data block is begun
+_LONGEST_KEY = 4096  # bytes; keys share what they begin with, so that a small file could ask for any memory
 _RESTART_INTERVAL = 16  # entries after which a key is written whole again
 _NO_COMPRESSION, _SNAPPY = 0, 1
 
@@ -101,6 +102,8 @@ def _block_entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
         length, position = read_varint(block, position)
         if shared > len(key) or rest + length > end - position:
             raise TableError("is damaged: an entry of a block does not fit")
+        if shared + rest > _LONGEST_KEY:
+            raise TableError(f"is damaged: a name has {shared + rest} bytes, expected at most {_LONGEST_KEY}")
         key = key[:shared] + block[position : position + rest]
         position += rest + length
         yield key, block[position - length : position]

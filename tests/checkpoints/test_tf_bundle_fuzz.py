@@ -90,6 +90,14 @@ def test_tables_keep_any_keys_and_values(keys, value):
     assert read_table(write_table(entries.items())) == entries
 
 
+def test_names_that_grow_with_every_entry_are_refused():
+    """Each shares all of the one before: the file is small, the names together would be of its size squared."""
+    name = b"x" * 4096
+    assert read_table(write_table([(name, b"")])) == {name: b""}
+    with pytest.raises(TableError, match="is damaged: a name has 4097 bytes, expected at most 4096"):
+        read_table(write_table((b"x" * length, b"") for length in range(1, 5000)))
+
+
 @FUZZ
 @given(content=st.binary(max_size=200))
 def test_foreign_tables(content):
