@@ -207,7 +207,7 @@ def glue_table(tasks: dict[str, dict]) -> str:
     counted = "1 seed" if seeds == "1" else f"{seeds} seeds"
     lines = [f"| run_glue.py, {counted} | backend | {' | '.join(titles)} |", "|---" * (len(tasks) + 2) + "|"]
     measured = {(stage, backend) for stage, backend, _ in cells}
-    stages = dict.fromkeys(stage for stage, _, _ in cells)
+    stages = [stage for stage in glue_results.STAGES if any(stage == name for name, _, _ in cells)]
     for stage, backend in [(stage, name) for stage in stages for name in TITLES if (stage, name) in measured]:
         scores = [cells.get((stage, backend, task), "") for task in tasks]
         lines.append(f"| {stage_name(stage)} | {TITLES[backend]} | {' | '.join(scores)} |")
