@@ -1,4 +1,4 @@
-"""One .json file in the place of the flags, as Hugging Face's scripts take it."""
+"""One .json file in the place of the flags, as Hugging Face's scripts take it, and flags behind it."""
 
 import json
 import re
@@ -12,32 +12,39 @@ from twinquant.json_text import fault_of
 _NAME = re.compile(r"(--?)?[A-Za-z][A-Za-z0-9_-]*")
 
 
-def expand_arguments_file(argv: Sequence[str]) -> list[str]:
-    """The command line that stands in a file, if the only word is the name of a .json file; else `argv` itself.
+def split_arguments_file(argv: Sequence[str]) -> tuple[tuple[str, list[str]], list[str]]:
+    """The file that a command line begins with, the words it stands for, and the flags behind it.
 
-    The file holds one object: keys are flags (dashes in front are optional), values are true, false, numbers, strings
-    or lists of these, and null for a flag that is not given. A key that occurs twice is passed on twice.
+    A first word that is the name of a .json file is one of arguments; else the file is ("", []), and all is flags.
+
+    The file holds one object: keys are flags (dashes in front are optional), values are true, false, numbers, strings,
+    lists of these, or an object, which is passed on as JSON; null, an empty list and an empty object are a flag that is
+    not given. A key that occurs twice is passed on twice.
 
     Raises UserError where the file is missing, is not JSON in UTF-8, or holds anything else.
     """
-    if len(argv) != 1 or argv[0].startswith("-") or not argv[0].endswith(".json"):
-        return list(argv)
+    if not argv or argv[0].startswith("-") or not argv[0].endswith(".json"):
+        return ("", []), list(argv)
     path = argv[0]
     words: list[str] = []
     for key, value in _read_pairs(path):
         if not _NAME.fullmatch(key):
             raise UserError(f"{path}: the key {key!r} is not the name of a flag, such as do_train.")
         flag = "--" + key.lstrip("-")
-        if value is None:
+        if value is None or value == ():
             continue
         if isinstance(value, list):
             items = [_as_word(path, key, item) for item in value]
             if any(item.startswith("-") for item in items):
                 raise UserError(f"{path}: the list of {key!r} holds a word with a dash in front, which is a flag.")
+            # What the Trainer writes for "none"; not given at all, --logging_dir would ask for event files.
+            items = ["none"] if not items and key.lstrip("-") == "report_to" else items
             words += [flag, *items] if items else []
+        elif isinstance(value, tuple):
+            words.append(f"{flag}={json.dumps(_as_object(value))}")
         else:
             words.append(f"{flag}={_as_word(path, key, value)}")
-    return words
+    return (path, words), list(argv[1:])
 
 
 def _read_pairs(path: str) -> list[tuple[str, Any]]:
@@ -60,6 +67,13 @@ def _read_pairs(path: str) -> list[tuple[str, Any]]:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no number of JSON")
+
+
+def _as_object(value: Any) -> Any:
+    """A value of the file with its objects as dictionaries again."""
+    if isinstance(value, tuple):
+        return {key: _as_object(item) for key, item in value}
+    return [_as_object(item) for item in value] if isinstance(value, list) else value
 
 
 def _as_word(path: str, key: str, value: Any) -> str:

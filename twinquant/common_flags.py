@@ -67,13 +67,13 @@ TRAINING_FLAGS = (
     Flag("max_steps", int, -1, "fine-tuning", "Stop after this many updates; -1 is no limit.", within="[-1, inf)"),
     Flag("warmup_proportion", float, 0.1, "fine-tuning", "Fraction of the updates in which the learning rate rises.",
          aliases=("warmup_ratio",), within="[0, 1)"),
-    Flag("warmup_steps", int, None, "fine-tuning", "Number of updates in which the learning rate rises; replaces "
-         "--warmup_proportion when given.", within="[0, inf)"),
+    Flag("warmup_steps", float, None, "fine-tuning", "Number of updates in which the learning rate rises, or below 1 "
+         "their part of all, as in transformers 5; replaces --warmup_proportion when given.", within="[0, inf)"),
     Flag("weight_decay", float, 0.01, "fine-tuning", "Decoupled weight decay, not applied to biases and LayerNorm.",
          within="[0, inf)"),
     Flag("adam_epsilon", float, 1e-6, "fine-tuning", "Epsilon of the Adam optimizer.", within="(0, inf)"),
-    Flag("max_grad_norm", float, 1.0, "fine-tuning", "Gradients are scaled down to this global norm.",
-         within="(0, inf)"),
+    Flag("max_grad_norm", float, 1.0, "fine-tuning", "Gradients are scaled down to this global norm; 0: not "
+         "at all.", within="[0, inf)"),
     Flag("seed", int, 42, "fine-tuning", "Seed of the data order, dropout and new weights.", within="[0, 4294967295]"),
 )
 

@@ -1,5 +1,6 @@
 """The text of `--help`: the head, then the flags by phase, within 100 columns."""
 
+import itertools
 import textwrap
 from collections.abc import Sequence
 
@@ -22,25 +23,33 @@ def format_help(flags: Sequence[Flag], program: str, head: str) -> str:
         rows = [flag for flag in flags if flag.group == group]
         if rows:
             lines += ["", f"{group}:"]
-            for flag in rows:
-                lines += _format_flag(flag)
+            for text, alike in itertools.groupby(rows, _explanation):
+                lines += [*map(_usage, alike), *_wrapped(text)]
     return "\n".join(lines)
 
 
-def _format_flag(flag: Flag) -> list[str]:
+def _usage(flag: Flag) -> str:
     value = "{" + ",".join(flag.choices) + "}" if flag.choices else flag.metavar or _METAVARS.get(flag.type, "")
-    usage = f"  --{flag.name}" + (f" {value}" if value else "")
+    return f"  --{flag.name}" + (f" {value}" if value else "")
+
+
+def _explanation(flag: Flag) -> str:
+    """What follows the usage; flags of equal explanations in a row, as of one old script, share it."""
     text = flag.help
-    default = _format_default(flag)
+    # Of what has no effect, the default is of no interest.
+    default = "" if flag.quiet else _format_default(flag)
     if default:
         text += f" Default: {default}."
     if flag.aliases:
         text += " Also: " + ", ".join(f"--{alias}" for alias in flag.aliases) + "."
+    return text
+
+
+def _wrapped(text: str) -> list[str]:
     indent = " " * 6
-    wrapped = textwrap.wrap(
+    return textwrap.wrap(
         text, WIDTH, initial_indent=indent, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
     )
-    return [usage, *wrapped]
 
 
 def _format_default(flag: Flag) -> str:

@@ -22,6 +22,8 @@ TWIN_DEFAULTS: Mapping[str, Any] = {
     "if_quant": True,
     "distillation_loss": "pytorch",
 }
+# Above every norm of gradients; small enough for float32, in which the backends hold it.
+CLIPS_NOTHING = 1e30
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 _PER_DEVICE_SPELLINGS = frozenset({"--per_gpu_train_batch_size", "--per_device_train_batch_size"})
 _PACKAGES = {"tensorflow": "tensorflow", "pytorch": "torch"}
@@ -145,7 +147,7 @@ def check_launch(parsed: ParsedFlags) -> None:
             f"--local_rank={rank} means a start by torch.distributed.launch or torchrun, which is not supported: "
             "start with mpirun or horovodrun, and give --horovod."
         )
-    if parsed.given("local_rank"):
+    if rank == 0:
         parsed.notes.append(
             f"note: --local_rank={rank} has no effect: mpirun and horovodrun tell each process its rank."
         )
@@ -156,11 +158,44 @@ def check_training(parsed: ParsedFlags) -> None:
     values = parsed.values
     if values["max_steps"] == 0:
         raise UserError("--max_steps takes -1 (no limit) or a whole number of at least 1, found 0.")
-    if parsed.given("warmup_steps") and parsed.given("warmup_proportion"):
+    if values["max_grad_norm"] == 0:
+        values["max_grad_norm"] = CLIPS_NOTHING
         parsed.notes.append(
-            f"warning: {parsed.spelling('warmup_proportion')} has no effect: --warmup_steps {values['warmup_steps']} "
-            "replaces it."
+            f"note: --max_grad_norm 0, as in Hugging Face's scripts: gradients are not clipped (max_grad_norm "
+            f"{CLIPS_NOTHING:g})."
         )
+    _settle_warmup(parsed)
+
+
+def _settle_warmup(parsed: ParsedFlags) -> None:
+    """`warmup_steps` as a whole number, or None where `warmup_proportion` holds."""
+    values = parsed.values
+    steps, proportion = values["warmup_steps"], values["warmup_proportion"]
+    if steps is None:
+        return
+    both = parsed.given("warmup_steps") and parsed.given("warmup_proportion")
+    if steps == 0 and both and parsed.spelling("warmup_proportion") == "--warmup_ratio":
+        # Hugging Face's scripts take the number only where it is above 0, and write both into their files.
+        values["warmup_steps"] = None
+        if proportion > 0:
+            parsed.notes.append(
+                f"note: --warmup_steps 0 leaves --warmup_ratio {proportion:g} as it is, as in Hugging Face's scripts."
+            )
+        return
+    if both:
+        parsed.notes.append(
+            f"warning: {parsed.spelling('warmup_proportion')} has no effect: --warmup_steps {steps:g} replaces it."
+        )
+    if 0 < steps < 1:
+        values["warmup_steps"], values["warmup_proportion"] = None, steps
+        parsed.notes.append(
+            f"note: --warmup_steps {steps:g}, below 1, is a part of all updates, as in transformers 5: "
+            f"warmup_proportion {steps:g}."
+        )
+    elif float(steps).is_integer():
+        values["warmup_steps"] = int(steps)
+    else:
+        raise UserError(f"--warmup_steps takes a whole number, or a part of all updates below 1, found {steps:g}.")
 
 
 def note_model_type(parsed: ParsedFlags) -> None:

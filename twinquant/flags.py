@@ -6,7 +6,6 @@ printed while parsing: what the user should know is collected in `ParsedFlags.no
 """
 
 import argparse
-import difflib
 import math
 import re
 from collections.abc import Sequence
@@ -32,6 +31,8 @@ GROUPS = (
 TRUE_WORDS = ("true", "1", "yes", "t", "y")
 FALSE_WORDS = ("false", "0", "no", "f", "n")
 _FLAG_TOKEN = re.compile(r"--?([A-Za-z][A-Za-z0-9_-]*)(=.*)?", re.DOTALL)
+# In transformers 4 and 5 a value below 1 of these is a part of all updates.
+_PARTS_OF_ALL_UPDATES = ("--logging_steps", "--save_steps", "--eval_steps")
 _NEGATIVE_NUMBER = re.compile(r"-(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 
 
@@ -42,8 +43,9 @@ class Flag:
     `type` is bool, int, float, str or list (a list of words). `within` bounds a number, in interval notation:
     "[1, inf)", "(0, 100]". `kept` says that the settings have a field of this name; a flag that is not kept is
     translated into other fields by a rule, noted (`note`: the sentence added when it is given) or refused (`refused`:
-    the sentence of the error when it is given a value other than its default). `repeats`: of a list, that the words of
-    every occurrence count, and not those of the last alone.
+    the sentence of the error when it is given a value other than its default). `quiet` are values that ask for nothing,
+    so that neither is said, such as the defaults of the script that the flag comes from. `repeats`: of a list, that the
+    words of every occurrence count, and not those of the last alone.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Flag:
     kept: bool = True
     note: str = ""
     refused: str = ""
+    quiet: tuple[Any, ...] = ()
     repeats: bool = False
 
 
@@ -79,7 +82,9 @@ class ParsedFlags:
         return self.spellings.get(name, f"--{name}")
 
 
-def parse_flags(flags: Sequence[Flag], argv: Sequence[str], program: str, head: str) -> ParsedFlags:
+def parse_flags(
+    flags: Sequence[Flag], argv: Sequence[str], program: str, head: str, file: tuple[str, Sequence[str]] = ("", ())
+) -> ParsedFlags:
     """Read a command line against a table of flags.
 
     Accepts `--x=v`, `--x v`, one dash or two, hyphens or underscores in names, and for booleans `--x`, `--x=false`,
@@ -87,11 +92,13 @@ def parse_flags(flags: Sequence[Flag], argv: Sequence[str], program: str, head: 
     (of one that `repeats`: all of them). `--help` prints `head` and the flags by group and leaves with exit code 0,
     `--version` likewise.
 
+    file: the name of a file of arguments and the words it stands for; flags of the command line replace those of the
+    file, with a note.
+
     Raises UserError for an unknown flag (naming the nearest known one), a value of the wrong type, a value out of
     bounds, a word that belongs to no flag, and a flag that is refused.
     """
-    by_name = {flag.name: flag for flag in flags}
-    tokens = _normalize(argv)
+    tokens = _normalize(argv, flags)
     for token in tokens:
         if token in ("--help", "--h", "--helpfull", "--helpshort"):
             # Imported here because flag_help needs Flag.
@@ -104,32 +111,38 @@ def parse_flags(flags: Sequence[Flag], argv: Sequence[str], program: str, head: 
             raise SystemExit(0)
 
     parser = _build_parser(flags)
-    namespace, rest = parser.parse_known_args(tokens, argparse.Namespace(occurrences=[]))
-    if rest:
-        _raise_unknown(rest, list(parser.spellings))
-
-    given: dict[str, list[Any]] = {}
-    spellings: dict[str, str] = {}
-    for name, spelling, raw in namespace.occurrences:
-        given.setdefault(name, []).append(_convert(by_name[name], spelling, raw))
-        spellings[name] = spelling
-    for flag in flags:
-        if flag.repeats and flag.name in given:
-            given[flag.name] = [tuple(word for words in given[flag.name] for word in words)]
-    values = {flag.name: flag.default for flag in flags} | {name: found[-1] for name, found in given.items()}
-    parsed = ParsedFlags(values, spellings, frozenset(spelling for _, spelling, _ in namespace.occurrences))
+    in_file = _read_occurrences(parser, flags, _normalize(file[1]))
+    typed = _read_occurrences(parser, flags, tokens)
+    given = in_file | typed
+    values = {flag.name: flag.default for flag in flags} | {name: found[-1].value for name, found in given.items()}
+    parsed = ParsedFlags(
+        values,
+        {name: found[-1].spelling for name, found in given.items()},
+        frozenset(occurrence.spelling for found in given.values() for occurrence in found),
+    )
+    replaced = [
+        f"{found[-1].spelling}={_show(found[-1].value)} instead of {_show(in_file[name][-1].value)}"
+        for name, found in typed.items()
+        if name in in_file and in_file[name][-1].value != found[-1].value
+    ]
+    if replaced:
+        parsed.notes.append(f"note: the command line replaces what {file[0]} says: {', '.join(replaced)}.")
+    by_name = {flag.name: flag for flag in flags}
     for name, found in given.items():
-        flag, value = by_name[name], found[-1]
-        if any(other != value for other in found):
-            listed = ", ".join(_show(other) for other in found)
+        flag, value, spelling = by_name[name], found[-1].value, found[-1].spelling
+        if any(other.value != value for other in found):
+            names = " and ".join(dict.fromkeys(other.spelling for other in found))
+            listed = ", ".join(_show(other.value) for other in found)
             parsed.notes.append(
-                f"warning: --{name} was given {len(found)} times with different values ({listed}); "
-                f"the last, {_show(value)}, is used."
+                f"warning: {names} {'were' if ' and ' in names else 'was'} given {len(found)} times with different "
+                f"values ({listed}); the last, {_show(value)}, is used."
             )
+        if value in flag.quiet:
+            continue
         if flag.refused and value != flag.default:
-            raise UserError(f"{spellings[name]} is refused: {flag.refused}")
+            raise UserError(f"{spelling} is refused: {flag.refused}")
         if flag.note and not (value is False and flag.default is False):
-            parsed.notes.append(f"note: {spellings[name]} {flag.note}")
+            parsed.notes.append(f"note: {spelling} {flag.note}")
     return parsed
 
 
@@ -159,10 +172,32 @@ def expected_value(flag: Flag) -> str:
     return f"{kind} {left} {'and ' if not low_closed or not high_closed else ''}{right}"
 
 
+@dataclass(frozen=True)
+class _Occurrence:
+    """A flag on the command line, as it was written, with its value."""
+
+    spelling: str
+    value: Any
+
+
+def _read_occurrences(parser: "_Parser", flags: Sequence[Flag], tokens: Sequence[str]) -> dict[str, list[_Occurrence]]:
+    """Canonical name -> its occurrences in order; of a flag that `repeats`, one with the words of all."""
+    by_name = {flag.name: flag for flag in flags}
+    namespace, rest = parser.parse_known_args(list(tokens), argparse.Namespace(occurrences=[]))
+    if rest:
+        _raise_unknown(rest, flags)
+    given: dict[str, list[_Occurrence]] = {}
+    for name, spelling, raw in namespace.occurrences:
+        given.setdefault(name, []).append(_Occurrence(spelling, _convert(by_name[name], spelling, raw)))
+    for name, found in given.items():
+        if by_name[name].repeats:
+            words = tuple(word for occurrence in found for word in occurrence.value)
+            given[name] = [_Occurrence(found[-1].spelling, words)]
+    return given
+
+
 class _Parser(argparse.ArgumentParser):
     """argparse without its own printing and exiting."""
-
-    spellings: tuple[str, ...] = ()
 
     def error(self, message: str) -> NoReturn:
         raise UserError(message)
@@ -195,20 +230,20 @@ def _build_parser(flags: Sequence[Flag]) -> _Parser:
         # A missing value is None here and not argparse's error, so that the sentence can say what is expected.
         parser.add_argument(*(f"--{name}" for name in names), nargs="*" if flag.type is list else "?", **options)
         if flag.type is bool:
-            negations = [f"--no{name}" for name in names if f"no{name}" not in known]
+            # absl's --nox, and --no_x, which Hugging Face's parser makes for what is on by default.
+            negations = [f"--{no}{name}" for name in names for no in ("no", "no_") if f"{no}{name}" not in known]
             parser.add_argument(*negations, nargs="?", metavar="NEGATION", **options)
-    parser.spellings = tuple(known)
     return parser
 
 
-def _normalize(argv: Sequence[str]) -> list[str]:
+def _normalize(argv: Sequence[str], flags: Sequence[Flag] = ()) -> list[str]:
     """Rewrite `-x`, `--x-y` and `--x -1e-5` to the forms argparse knows: `--x`, `--x_y` and `--x=-1e-5`."""
     tokens: list[str] = []
     for position, argument in enumerate(argv):
         if argument == "--":
             # The end of the flags in both parsers; the scripts take nothing but flags.
             if argv[position + 1 :]:
-                _raise_unexpected(argv[position + 1])
+                _raise_unexpected(argv[position + 1], flags)
             return tokens
         match = _FLAG_TOKEN.fullmatch(argument)
         if match:
@@ -220,24 +255,34 @@ def _normalize(argv: Sequence[str]) -> list[str]:
     return tokens
 
 
-def _raise_unexpected(word: str) -> NoReturn:
-    raise UserError(f"unexpected argument {word!r}: every value must follow a flag, as in --output_dir FOLDER.")
-
-
-def _raise_unknown(rest: Sequence[str], known: Sequence[str]) -> NoReturn:
+def _raise_unknown(rest: Sequence[str], flags: Sequence[Flag]) -> NoReturn:
+    """The error for what argparse left over: a word that follows no flag, or a flag of no row."""
     unknown = next((token for token in rest if _FLAG_TOKEN.fullmatch(token)), None)
     if unknown is None:
-        _raise_unexpected(rest[0])
+        _raise_unexpected(rest[0], flags)
     name = unknown.removeprefix("--").split("=")[0]
-    near = difflib.get_close_matches(name, [*known, *(f"no{other}" for other in known)], n=1)
-    hint = f"did you mean --{near[0]}?" if near else "--help lists the flags that are known."
+    # Imported here because flag_hints needs Flag.
+    from twinquant.flag_hints import nearest_flag
+
+    near = nearest_flag(name, flags)
+    hint = f"did you mean --{near}?" if near else "--help lists the flags that are known."
     raise UserError(f"unknown flag --{name}; {hint}")
+
+
+def _raise_unexpected(word: str, flags: Sequence[Flag]) -> NoReturn:
+    """The error for a word that follows no flag, with one of these flags as an example."""
+    texts = {flag.name: flag.metavar or "TEXT" for flag in flags if flag.type is str and not flag.choices}
+    name = next((name for name in ("output_dir", "output", *texts) if name in texts), None)
+    example = f", as in --{name} {texts[name]}" if name is not None else ""
+    raise UserError(f"unexpected argument {word!r}: every value must follow a flag{example}.")
 
 
 def _convert(flag: Flag, spelling: str, raw: Any) -> Any:
     """The text of one occurrence as a value of the flag's type; UserError in one sentence otherwise."""
     if flag.type is bool and raw is None:
         return True
+    if raw in ("", [""]) and "" in flag.quiet:
+        return ""
     if raw is None or raw == [] or raw == "" or raw == [""]:
         how = "no value" if raw is None or raw == [] else "an empty value"
         raise UserError(f"{spelling} was given {how}; it takes {expected_value(flag)}.")
@@ -257,6 +302,11 @@ def _convert(flag: Flag, spelling: str, raw: Any) -> Any:
     except ValueError:
         raise wrong from None
     # The PyTorch original's --max_steps is a float (-1.0), so a whole number may be written with a point.
+    if flag.type is int and 0 < number < 1 and spelling in _PARTS_OF_ALL_UPDATES:
+        raise UserError(
+            f"{spelling} takes {expected_value(flag)}, found {raw!r}: a part of all updates, as Hugging Face's scripts "
+            "take it, has to be given as their number (examples / batch x epochs x this part)."
+        )
     if not math.isfinite(number) or (flag.type is int and not number.is_integer()):
         raise wrong
     if flag.within:

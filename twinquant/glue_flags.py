@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from twinquant.arguments_file import expand_arguments_file
+from twinquant.arguments_file import split_arguments_file
 from twinquant.common_flags import COMMON_FLAGS, PAD_TO_MAX_LENGTH, PREDICT_BATCH_SIZE
 from twinquant.errors import UserError
 from twinquant.export_flags import EXPORT_FLAGS, choose_export, exports
@@ -25,14 +25,15 @@ from twinquant.glue_rules import (
     choose_glue_dialect,
     choose_lower_case,
     choose_saving,
-    note_precision_and_optimizer,
+    note_training,
     take_trained_model,
 )
 from twinquant.model_files import check_checkpoint, check_weights_given, find_model_files, note_case_mismatch
-from twinquant.old_flags import OLD_FLAGS, TRAINER_FLAGS
+from twinquant.old_flags import OLD_FLAGS
 from twinquant.quantization_flags import choose_quantization, choose_scheme
 from twinquant.settings import CommonSettings, kept_values
 from twinquant.tensorboard_flags import choose_tensorboard
+from twinquant.trainer_flags import TRAINER_FLAGS
 
 PROGRAM = "run_glue.py"
 HELP_HEAD = r"""
@@ -267,13 +268,14 @@ class GlueSettings(CommonSettings):
 
 
 def parse_glue_flags(argv: Sequence[str]) -> GlueSettings:
-    """Read the command line of run_glue.py (without the program's name), or the .json file that is its only word.
+    """Read the command line of run_glue.py (without the program's name), or a .json file of arguments and flags behind.
 
     Prints nothing (but `--help`): warnings and notes are in `settings.notes`. Raises UserError, in one sentence, for
     whatever can be known to be wrong before the model is loaded: unknown flags, wrong values, missing files,
     contradictions.
     """
-    parsed = parse_flags(ALL_FLAGS, expand_arguments_file(argv), PROGRAM, HELP_HEAD)
+    file, flags = split_arguments_file(argv)
+    parsed = parse_flags(ALL_FLAGS, flags, PROGRAM, HELP_HEAD, file)
     values = parsed.values
     check_launch(parsed)
     choose_scheme(parsed)
@@ -289,7 +291,7 @@ def parse_glue_flags(argv: Sequence[str]) -> GlueSettings:
     check_training(parsed)
     check_distillation(parsed)
     choose_tensorboard(parsed)
-    note_precision_and_optimizer(parsed)
+    note_training(parsed)
     choose_saving(parsed)
     evaluate_steps, evaluate_per_epoch = choose_evaluation(parsed)
     _note_idle(parsed)

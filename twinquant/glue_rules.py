@@ -33,6 +33,8 @@ HUGGING_FACE_DEFAULTS: dict[str, Any] = {
     "seed": 42,
 }
 NLP_ARCHITECT_LOG_FREQ = 50
+# Names of the optimizer that is used here; of others that begin so, such as adamw_8bit, a note says that they are not.
+PLAIN_ADAMW = ("adamw", "adamw_hf", "adamw_torch", "adamw_torch_fused")
 NEVER = 2**31 - 1  # updates between two checkpoints, where only the last one is wanted
 _OWN_DATA = (
     "train_file", "validation_file", "test_file", "text_column", "text_column_names", "label_column", "class_file",
@@ -76,18 +78,29 @@ def choose_glue_dialect(parsed: ParsedFlags) -> str:
     return "hugging_face"
 
 
-def note_precision_and_optimizer(parsed: ParsedFlags) -> None:
-    """--bf16 as another spelling of --use_fp16, and --optim, of which only AdamW is there."""
+def note_training(parsed: ParsedFlags) -> None:
+    """--bf16 as another spelling of --use_fp16; --optim, of which only AdamW is there; the order of the examples."""
     values = parsed.values
     if values["bf16"]:
         values["use_fp16"] = True
         parsed.notes.append(
             "note: --bf16 is taken as --use_fp16: bfloat16 on a CPU that has it, float16 with loss scaling on a GPU."
         )
-    if parsed.given("optim"):
+    if parsed.given("optim") and values["optim"] not in PLAIN_ADAMW:
         if not values["optim"].startswith("adamw"):
             raise UserError(f"--optim={values['optim']} is refused: the optimizer is AdamW; leave the flag out.")
         parsed.notes.append(f"note: --optim={values['optim']} has no effect: the optimizer is AdamW, as BERT's.")
+    sampling = values["train_sampling_strategy"]
+    if sampling == "sequential":
+        raise UserError(
+            "--train_sampling_strategy=sequential is refused: training follows an order drawn from --seed; leave the "
+            "flag out."
+        )
+    if sampling != "random":
+        parsed.notes.append(
+            f"note: --train_sampling_strategy={sampling} has no effect: training follows an order drawn from --seed, "
+            "and a batch is padded only to its longest text."
+        )
 
 
 def choose_saving(parsed: ParsedFlags) -> None:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from twinquant.arguments_file import expand_arguments_file
+from twinquant.arguments_file import split_arguments_file
 from twinquant.errors import UserError
 from twinquant.flags import Flag, parse_flags
 
@@ -23,7 +23,9 @@ def expand(tmp_path):
     def expand(content: str | bytes) -> list[str]:
         path = tmp_path / "arguments.json"
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return expand_arguments_file([str(path)])
+        (_, words), flags = split_arguments_file([str(path)])
+        assert flags == []
+        return words
 
     return expand
 
@@ -46,13 +48,24 @@ def test_values_arrive_at_the_flags(expand):
     "content, words",
     [
         ("{}", []),
-        ('{"text": null, "columns": []}', []),
+        ('{"text": null, "columns": [], "do_train": {}}', []),
+        ('{"text": {"a": [1, {"b": null}]}}', ['--text={"a": [1, {"b": null}]}']),
+        ('{"report_to": []}', ["--report_to", "none"]),
         ('{"--do-train": true, "-text": "x"}', ["--do-train=true", "--text=x"]),
         ('{"text": "ä"}', ["--text=ä"]),
         ('{"max_steps": -1}', ["--max_steps=-1"]),
         ('\ufeff{"do_train": false}', ["--do_train=false"]),
     ],
-    ids=["nothing", "null and an empty list", "dashes", "not ASCII", "a negative number", "a byte-order mark"],
+    ids=[
+        "nothing",
+        "null and what is empty",
+        "an object",
+        "the Trainer's none",
+        "dashes",
+        "not ASCII",
+        "a negative number",
+        "a byte-order mark",
+    ],
 )
 def test_words(expand, content, words):
     assert expand(content) == words
@@ -64,11 +77,22 @@ def test_a_repeated_key_is_told_to_the_user(expand):
     assert parsed.notes == ["warning: --text was given 2 times with different values (a, b); the last, b, is used."]
 
 
-@pytest.mark.parametrize(
-    "argv", [[], ["--do_train"], ["a.json", "--do_train"], ["--text", "a.json"], ["--text=a.json"]]
-)
+@pytest.mark.parametrize("argv", [[], ["--do_train"], ["--text", "a.json"], ["--text=a.json"]], ids=" ".join)
 def test_other_command_lines_are_left_alone(argv):
-    assert expand_arguments_file(argv) == argv
+    assert split_arguments_file(argv) == (("", []), argv)
+
+
+def test_flags_behind_the_file_replace_what_it_says_with_a_note(tmp_path):
+    path = tmp_path / "arguments.json"
+    path.write_text('{"do_train": true, "num_train_epochs": 5, "text": "a", "columns": ["a", "b"]}')
+    file, flags = split_arguments_file([str(path), "--num_train_epochs", "1", "--text=a", "--nodo_train"])
+    parsed = parse_flags(TABLE, flags, "program.py", "", file)
+    assert [parsed.values[name] for name in ("do_train", "num_train_epochs", "text")] == [False, 1, "a"]
+    assert parsed.values["columns"] == ("a", "b")
+    assert parsed.notes == [
+        f"note: the command line replaces what {path} says: --num_train_epochs=1 instead of 5, --nodo_train=False "
+        "instead of True."
+    ]
 
 
 @pytest.mark.parametrize(
@@ -81,7 +105,7 @@ def test_other_command_lines_are_left_alone(argv):
         (b'{"a": "\xff"}', " is not a JSON file of arguments: "),
         ('{"a": NaN}', " is not a JSON file of arguments: NaN is no number of JSON."),
         ('{"a=b": 1}', ": the key 'a=b' is not the name of a flag, such as do_train."),
-        ('{"a": {"b": 1}}', ": the value of 'a' is or holds an object; expected true, false, a number or a text."),
+        ('{"a": [{"b": 1}]}', ": the value of 'a' is or holds an object; expected true, false, a number or a text."),
         ('{"a": [null]}', ": the value of 'a' is or holds null; expected true, false, a number or a text."),
         ('{"a": [[1]]}', ": the value of 'a' is or holds a list; expected true, false, a number or a text."),
         ('{"a": ["--do_train"]}', ": the list of 'a' holds a word with a dash in front, which is a flag."),
@@ -96,7 +120,7 @@ def test_a_mistake_is_one_sentence(expand, tmp_path, content, sentence):
 
 def test_a_missing_file_and_a_folder(tmp_path):
     with pytest.raises(UserError, match=r"none.json does not exist; a file of arguments is expected"):
-        expand_arguments_file([str(tmp_path / "none.json")])
+        split_arguments_file([str(tmp_path / "none.json")])
     (tmp_path / "folder.json").mkdir()
     with pytest.raises(UserError, match=r"folder.json cannot be read: Is a directory"):
-        expand_arguments_file([str(tmp_path / "folder.json")])
+        split_arguments_file([str(tmp_path / "folder.json")])

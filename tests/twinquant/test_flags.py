@@ -2,9 +2,12 @@
 
 import pytest
 
+from export.flags import ONNX_FLAGS
 from twinquant.errors import UserError
 from twinquant.flag_help import format_help
 from twinquant.flags import Flag, ParsedFlags, parse_flags
+from twinquant.glue_flags import ALL_FLAGS as GLUE_FLAGS
+from twinquant.squad_flags import ALL_FLAGS as SQUAD_FLAGS
 
 TABLE = (
     Flag("do_train", bool, False, "fine-tuning", "Train."),
@@ -119,7 +122,7 @@ def test_a_repeated_flag_keeps_the_last_value_with_one_warning():
     parsed = parse("--calib_batch=8", "--num-calib-batch=16", "--calib_batch", "32")
     assert parsed.values["calib_batch"] == 32
     assert len(parsed.notes) == 1
-    assert parsed.notes[0].startswith("warning: --calib_batch was given 3 times")
+    assert parsed.notes[0].startswith("warning: --calib_batch and --num_calib_batch were given 3 times")
     assert "8, 16, 32" in parsed.notes[0]
 
 
@@ -141,7 +144,7 @@ def test_an_abbreviation_is_not_a_spelling():
         (["--num-calib-batches=3"], "unknown flag --num_calib_batches; did you mean --num_calib_batch?"),
         (["--nodo_lowercase"], "unknown flag --nodo_lowercase; did you mean --nodo_lower_case?"),
         (["--xyz", "1"], "unknown flag --xyz; --help lists the flags that are known."),
-        (["stray"], "unexpected argument 'stray': every value must follow a flag, as in --output_dir FOLDER."),
+        (["stray"], "unexpected argument 'stray': every value must follow a flag, as in --train_file FILE."),
         (["--do_train", "True", "stray"], "unexpected argument 'stray': every value must follow a flag"),
         (["--", "--do_train"], "unexpected argument '--do_train'"),
         (["--do_train", "maybe"], "--do_train takes true or false (also 1 or 0, yes or no), found 'maybe'."),
@@ -194,3 +197,57 @@ def test_a_list_that_repeats_keeps_all(argv, expected):
 
 def test_the_help_shows_a_list_as_it_is_typed():
     assert "Checkpoints. Default: base large." in format_help(TABLE, "program.py", "")
+
+
+def hint(flags: tuple[Flag, ...], word: str) -> str:
+    with pytest.raises(UserError) as error:
+        parse_flags(flags, [word], "program.py", "")
+    return str(error.value).partition("; ")[2]
+
+
+NO_HINT = "--help lists the flags that are known."
+
+
+@pytest.mark.parametrize(
+    "flags, word, flag",
+    [
+        (SQUAD_FLAGS, "--do_calibration=True", "do_calib"),
+        (SQUAD_FLAGS, "--teacher_checkpoint", "teacher"),
+        (SQUAD_FLAGS, "--distill", None),
+        (SQUAD_FLAGS, "--distillation_temp", "distillation_temperature"),
+        (SQUAD_FLAGS, "--eval_accumulation_steps", None),
+        (SQUAD_FLAGS, "--deepspeed", None),
+        (SQUAD_FLAGS, "--project", None),
+        (SQUAD_FLAGS, "--nocalibrator", "calibrator"),
+        (SQUAD_FLAGS, "--nodo_lowercase", "nodo_lower_case"),
+        (SQUAD_FLAGS, "--learning_rat", "learning_rate"),
+        (ONNX_FLAGS, "--init_checkpoint=x", "checkpoint"),
+        (ONNX_FLAGS, "--output_dir=x", "output"),
+        (ONNX_FLAGS, "--model_parallel", None),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_hint_is_a_flag_that_may_be_meant(flags, word, flag):
+    assert hint(flags, word) == (NO_HINT if flag is None else f"did you mean --{flag}?")
+
+
+def test_every_hint_is_a_flag():
+    """A word taken for a flag, as one in two that are near it would be, gets no further hint of the same name."""
+    for flag in GLUE_FLAGS:
+        for word in (f"--{flag.name}s", f"--no{flag.name}s"):
+            found = hint(GLUE_FLAGS, word).removeprefix("did you mean --").removesuffix("?")
+            if found != NO_HINT:
+                names = {name: other for other in GLUE_FLAGS for name in (other.name, *other.aliases)}
+                assert found in names or names[found.removeprefix("no")].type is bool
+
+
+def test_the_example_of_a_stray_word_is_the_commands_own_flag():
+    with pytest.raises(UserError, match=r"every value must follow a flag, as in --output PATH\.$"):
+        parse_flags(ONNX_FLAGS, ["model.ckpt-1", "out"], "python -m export onnx", "")
+
+
+def test_a_repeated_flag_is_called_as_it_was_typed():
+    [note] = parse_flags(GLUE_FLAGS, ["--model_name_or_path=a", "--model_name_or_path", "b"], "program.py", "").notes
+    assert note == (
+        "warning: --model_name_or_path was given 2 times with different values (a, b); the last, b, is used."
+    )

@@ -104,8 +104,10 @@ SAMPLES = {
     "text_column_names": "a,b",
     "max_seq_length": "64",
     "ema_decay": "0.9",
-    "optim": "adamw_hf",
+    "optim": "adamw_8bit",
     "seed": "7",
+    "warmup_steps": "4",
+    "neftune_noise_alpha": "5",
 }
 OWN = ("train_file", "validation_file", "test_file", "text_column", "text_column_names", "label_column", "class_file")
 OWN += ("do_regression",)

@@ -279,7 +279,7 @@ class TestModelOfAnEvaluationAlone:
     "argv, text",
     [
         (["--bf16"], "--bf16 is taken as --use_fp16"),
-        (["--optim=adamw_torch"], "--optim=adamw_torch has no effect: the optimizer is AdamW"),
+        (["--optim=adamw_bnb_8bit"], "--optim=adamw_bnb_8bit has no effect: the optimizer is AdamW"),
         (["--use_fast_tokenizer=False"], "--use_fast_tokenizer has no effect"),
         (["--greater_is_better=False"], "--greater_is_better has no effect"),
         (["--report_to", "none", "wandb"], "--report_to wandb has no effect: results and losses go to the log"),

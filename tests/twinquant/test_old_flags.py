@@ -49,7 +49,7 @@ def test_switched_off_they_are_no_news(squad, flag):
         ("--fp16_opt_level=O2", "mixed precision has one level here"),
         ("--server_ip=1.2.3.4", "no remote debugger is attached."),
         ("--server_port=1234", "no remote debugger is attached."),
-        ("--local_rank=-1", "mpirun and horovodrun tell each process its rank."),
+        ("--local_rank=0", "mpirun and horovodrun tell each process its rank."),
         ("--model_type=bert", "the model is always BERT."),
     ],
 )
@@ -62,6 +62,7 @@ def test_accepted_with_a_sentence(squad, argument, sentence):
 SAMPLES = {
     "device": "cpu",
     "local_rank": "0",
+    "warmup_steps": "4",
     "quant_disable_keyword": "final_input",
     "bert_config_file": "{}/bert-base-cased/config.json",
     "vocab_file": "{}/bert-base-cased/vocab.txt",
