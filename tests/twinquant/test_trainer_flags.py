@@ -33,7 +33,8 @@ OF_VERSION_4: dict[str, Any] = {
     "include_inputs_for_metrics": False, "fp16_backend": "auto", "push_to_hub_model_id": None,
     "push_to_hub_organization": None, "push_to_hub_token": "<PUSH_TO_HUB_TOKEN>", "mp_parameters": "",
     "torchdynamo": None, "ray_scope": "last", "include_tokens_per_second": False,
-    "include_num_input_tokens_seen": False, "optim": "adamw_torch", "lr_scheduler_kwargs": {}, "debug": "", "disable_tqdm": False,
+    "include_num_input_tokens_seen": False, "optim": "adamw_torch", "lr_scheduler_kwargs": {}, "debug": "",
+    "disable_tqdm": False,
 }  # fmt: skip
 
 
