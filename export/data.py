@@ -1,4 +1,4 @@
-"""The data of a check as a task: a SQuAD file, or a GLUE task's folder."""
+"""The data of a check as a task: a SQuAD file, a GLUE task's folder, or a file of one's own texts."""
 
 from pathlib import Path
 
@@ -6,6 +6,7 @@ from checkpoints.names import CLASSIFICATION
 from export.flags import Arguments
 from export.source import Source
 from tasks.base import Task
+from tasks.classification_source import ClassificationSource
 from twinquant.errors import UserError
 
 _DEFAULT_LENGTHS = {True: 128, False: 384}  # of a classification, of question answering
@@ -45,15 +46,31 @@ def make_task(arguments: Arguments, source: Source, data: str, examples: int | N
 
 
 def _classification(arguments: Arguments, source: Source, data: str, examples: int | None, shared: dict) -> Task:
-    if arguments["task_name"] is None:
-        raise UserError(f"--task_name is required: the GLUE task of {data}")
     from tasks.classification import ClassificationTask
     from tasks.glue import GlueSource
 
-    glue = GlueSource(arguments["task_name"], data, source.label_names)
-    task = ClassificationTask(source=glue, max_eval_samples=examples, **shared)
+    texts: ClassificationSource
+    if arguments["task_name"] is not None:
+        texts = GlueSource(arguments["task_name"], data, source.label_names)
+        named = f"--task_name={arguments['task_name']}"
+    elif Path(data).is_dir():
+        raise UserError(f"--task_name is required: the GLUE task of {data}")
+    else:
+        texts, named = _own_texts(arguments, source, data), data
+    task = ClassificationTask(source=texts, max_eval_samples=examples, **shared)
     if task.num_labels != source.num_labels:
-        raise UserError(
-            f"--task_name={arguments['task_name']} has {task.num_labels} labels, {source.name} has {source.num_labels}"
-        )
+        raise UserError(f"{named} has {task.num_labels} labels, {source.name} has {source.num_labels}")
     return task
+
+
+def _own_texts(arguments: Arguments, source: Source, data: str) -> ClassificationSource:
+    from tasks.text_classification import OwnDataSource
+
+    return OwnDataSource(
+        validation_file=data,
+        text_column=arguments["text_column"],
+        label_column=arguments["label_column"],
+        class_file=arguments["class_file"],
+        do_regression=source.num_labels == 1,
+        label_names=source.label_names,
+    )

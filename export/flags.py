@@ -22,6 +22,7 @@ from twinquant.export_flags import (
     check_triton_name,
 )
 from twinquant.flags import Flag, ParsedFlags, parse_flags
+from twinquant.glue_flags import CLASS_FILE, LABEL_COLUMN, TEXT_COLUMN
 
 ONNX_HEAD = r"""
 python -m export onnx: write a checkpoint as an ONNX model, check it, and leave it only if it passes.
@@ -41,6 +42,8 @@ the same data, and say what differs. Exit code 1 where a bound is broken.
       --data=dev-v1.1.json --max_examples=500
 
   python -m export check --model=onnx/mrpc --checkpoint=out/mrpc/model.ckpt-343 --data=glue/MRPC --task_name=MRPC
+
+  python -m export check --model=onnx/mine --checkpoint=out/mine/model.ckpt-90 --data=dev.csv --label_column=topic
 
 Without --data random tokens are compared.
 """
@@ -70,7 +73,12 @@ MODEL_FLAGS = (
 
 # What `make_task` of data.py needs.
 DATA_FLAGS = (
-    Flag("task_name", str, None, "data", "Of classification: the GLUE task of the data.", metavar="NAME"),
+    Flag("task_name", str, None, "data", "Of classification: the GLUE task of the data; not of a file of your own.",
+         metavar="NAME"),
+    TEXT_COLUMN,
+    LABEL_COLUMN,
+    replace(CLASS_FILE, help="The names of the classes, one a line, in the order of the labels 0, 1, ...; when not "
+            "given, those of the checkpoint."),
     Flag("vocab_file", str, None, "data", "The vocabulary, where none lies beside the checkpoint.", metavar="FILE"),
     Flag("do_lower_case", bool, None, "data", "Lower-case the text. When not given: as the checkpoint's files say, "
          "else on."),
@@ -128,9 +136,9 @@ ONNX_FLAGS = (
     REDUCE_RANGE,
     CPU,
     Flag("check", bool, True, "export", "Check the model before it gets its name (see `python -m export check`)."),
-    Flag("check_data", str, None, "export", "Check on this SQuAD file or GLUE folder and not on random tokens.",
-         metavar="PATH"),
-    CHECK_EXAMPLES,
+    Flag("check_data", str, None, "export", "Check on this SQuAD file, GLUE folder (with --task_name) or file of your "
+         "own texts, and not on random tokens.", aliases=("data",), metavar="PATH"),
+    replace(CHECK_EXAMPLES, aliases=("max_examples",)),
     *_CHECKING,
 )
 
@@ -138,9 +146,10 @@ CHECK_FLAGS = (
     Flag("model", str, None, "model and checkpoints", "Required: the exported model, a .onnx file or a folder with "
          "model.onnx.", metavar="PATH"),
     *CHECKPOINT_FLAGS,
-    Flag("data", str, None, "data", "What to compare on: a SQuAD file, or with --task_name a GLUE folder.",
-         metavar="PATH"),
-    Flag("max_examples", int, None, "data", "Take only the first examples.", within="[1, inf)"),
+    Flag("data", str, None, "data", "What to compare on: a SQuAD file, with --task_name a GLUE folder, or a "
+         "file of your own texts.", aliases=("check_data",), metavar="PATH"),
+    Flag("max_examples", int, None, "data", "Take only the first examples.", aliases=("check_examples",),
+         within="[1, inf)"),
     Flag("json_summary", str, None, "prediction", "A file to which the report is written too, as JSON.",
          metavar="FILE"),
     *_CHECKING,

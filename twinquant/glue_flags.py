@@ -107,6 +107,17 @@ QUANT_SCHEME = Flag(
     "Architect's, symmetric with one scale per tensor, embeddings included, ranges followed while training; it implies "
     "--if_quant. dynamic: PyTorch's dynamic quantization of the trained model, by int8 kernels.",
     choices=("static", "q8bert", "dynamic"))
+# Of one's own texts; the commands of `python -m export` that read data have them too.
+TEXT_COLUMN = Flag(
+    "text_column", list, (), "data", "The column of texts, or the two columns of pairs of texts. When not given: "
+    "columns with usual names, such as sentence1 and sentence2, or text.", metavar="NAME [NAME]")
+LABEL_COLUMN = Flag(
+    "label_column", str, None, "data", "The column of labels: names, whole numbers, or numbers with a point, which "
+    "make it a regression. When not given: a column with a usual name, such as label.", aliases=("label_column_name",),
+    metavar="NAME")
+CLASS_FILE = Flag(
+    "class_file", str, None, "data", "The names of the classes, one a line, in the order of the labels 0, 1, ...; when "
+    "not given, the labels of the training file, sorted.", metavar="FILE")
 GLUE_FLAGS = (
     Flag("task_name", str, None, "data", "The GLUE task: cola, sst-2, mrpc, sts-b, qqp, mnli (both dev sets), mnli-mm, "
          "qnli, rte or wnli, in any case, with or without hyphens. Not for data of your own.", metavar="TASK"),
@@ -118,15 +129,11 @@ GLUE_FLAGS = (
     Flag("validation_file", str, None, "data", "The like for --do_eval and for evaluation during training.",
          metavar="FILE"),
     Flag("test_file", str, None, "data", "The like for --do_predict; labels may be missing.", metavar="FILE"),
-    Flag("text_column", list, (), "data", "The column of texts, or the two columns of pairs of texts. When not given: "
-         "columns with usual names, such as sentence1 and sentence2, or text.", metavar="NAME [NAME]"),
+    TEXT_COLUMN,
     Flag("text_column_names", list, (), "data", "The same, with a comma between two names, as in Hugging Face's "
          "run_classification.py.", metavar="NAME[,NAME]", kept=False),
-    Flag("label_column", str, None, "data", "The column of labels: names, whole numbers, or numbers with a point, "
-         "which make it a regression. When not given: a column with a usual name, such as label.",
-         aliases=("label_column_name",), metavar="NAME"),
-    Flag("class_file", str, None, "data", "The names of the classes, one a line, in the order of the labels 0, 1, ...; "
-         "when not given, the labels of the training file, sorted.", metavar="FILE"),
+    LABEL_COLUMN,
+    CLASS_FILE,
     Flag("do_regression", bool, False, "data", "Predict the labels as numbers although all are whole."),
     Flag("max_seq_length", int, 128, "data", "Longer texts are cut to this many tokens, the special ones counted.",
          within="[3, inf)"),

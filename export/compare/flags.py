@@ -25,7 +25,8 @@ COMPARE_FLAGS = (
          "--init_checkpoint takes; int8 rows need one with ranges. May be given several times.",
          metavar="PATH [PATH ...]", repeats=True),
     *MODEL_FLAGS,
-    Flag("data", str, None, "data", "Required: what is predicted: a SQuAD file, or with --task_name a GLUE folder.",
+    Flag("data", str, None, "data", "Required: what is predicted: a SQuAD file, with --task_name a GLUE folder, or "
+         "a file of your own texts.",
          metavar="PATH"),
     Flag("max_examples", int, None, "data", "Take only the first examples.", within="[1, inf)"),
     Flag("output", str, None, "export", "Required: the report's folder.", metavar="FOLDER"),

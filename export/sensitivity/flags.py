@@ -21,7 +21,8 @@ chosen on flatters it: choose on some examples, measure on others. run_squad.py 
 # fmt: off
 FLAGS = (
     *CHECKPOINT_FLAGS,
-    Flag("data", str, None, "data", "Required: labeled data, a SQuAD file, or with --task_name a GLUE folder.",
+    Flag("data", str, None, "data", "Required: labeled data, a SQuAD file, with --task_name a GLUE folder, or "
+         "a file of your own texts.",
          metavar="PATH"),
     Flag("max_examples", int, 64, "data", "Take only the first examples.", within="[1, inf)"),
     Flag("output", str, None, "export", "Required: the folder for sensitivity.json, sensitivity.md and "

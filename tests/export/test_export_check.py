@@ -18,6 +18,7 @@ from export.flags import parse_check_flags
 from export.settings import ExportSettings
 from export.verdict import Bounds, Verdict
 from quantization.modes import get_mode
+from twinquant.errors import UserError
 
 WORDS = "water river bridge stone engine museum village market winter garden letter music island forest north".split()
 TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, *(f"filler{n}" for n in range(97 - 5 - len(WORDS)))]
@@ -119,6 +120,28 @@ def test_labels(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert set(report["comparison"]["model_scores"]) == {"acc", "f1", "acc_and_f1"}
     code, report = check(folder, "glue", f"--data={folder}/MRPC", "--task_name=MRPC", "--max_examples=5")
     assert code == 0 and report["comparison"]["answers"] == 5
+
+
+@pytest.mark.parametrize("name", ["own.csv", "own.jsonl"])
+def test_texts_of_ones_own(folder: Path, name: str) -> None:
+    """As run_glue.py reads them, with the classes of the checkpoint."""
+    pytest.importorskip("sklearn")
+    rows = [line.split("\t") for line in (folder / "MRPC/dev.tsv").read_text().splitlines()[1:]]
+    if name.endswith("csv"):
+        lines = ["grade,first,second", *(f"{row[0]},{row[3]},{row[4]}" for row in rows)]
+    else:
+        lines = [json.dumps({"grade": row[0], "first": row[3], "second": row[4]}) for row in rows]
+    (folder / name).write_text("\n".join(lines) + "\n")
+    flags = [f"--data={folder}/{name}", "--label_column=grade", "--text_column", "first", "second"]
+    words = [f"--checkpoint={folder}/glue", f"--output={folder}/glue-onnx", *INT8, *QUICK]
+    assert main(["onnx", *words, *flags, "--max_examples=4"]) == 0
+    code, report = check(folder, "glue", *flags)
+    assert code == 0 and report["comparison"]["answers"] == 12, report
+    assert set(report["comparison"]["model_scores"]) == {"acc", "f1"}
+    mrpc = check(folder, "glue", f"--data={folder}/MRPC", "--task_name=MRPC")[1]
+    assert report["comparison"]["model_scores"]["acc"] == mrpc["comparison"]["model_scores"]["acc"]
+    with pytest.raises(UserError, match="the label is .*expected one of '0', '1'"):
+        check(folder, "glue", f"--data={folder}/{name}", "--label_column=first", "--text_column=second")
 
 
 def test_values_of_a_regression_are_compared_by_their_score(folder: Path) -> None:
