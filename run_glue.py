@@ -4,6 +4,10 @@
 python run_glue.py --help shows the commands; docs/run_glue.md explains them.
 """
 
+from twinquant.base_packages import require_base_packages
+
+require_base_packages("run_glue.py")  # before the imports that need them
+
 import json
 import sys
 from collections.abc import Sequence

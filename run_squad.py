@@ -4,6 +4,10 @@
 python run_squad.py --help shows the five commands; docs/run_squad.md explains them.
 """
 
+from twinquant.base_packages import require_base_packages
+
+require_base_packages("run_squad.py")  # before the imports that need them
+
 import json
 import sys
 from collections.abc import Sequence

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 
+from twinquant.base_packages import require_base_packages
 from twinquant.errors import UserError
 from twinquant.main import run_main
 
@@ -31,6 +32,7 @@ def main(argv: Sequence[str]) -> int:
     command, *rest = argv
     if command not in COMMANDS:
         raise UserError(f"unknown command {command!r}; expected one of {', '.join(COMMANDS)}")
+    require_base_packages("python -m export")
     if find_spec("onnx") is None:
         raise UserError(
             f"python -m export {command} needs the package onnx, not installed; pip install '.[export]' installs it"

@@ -5,6 +5,7 @@ Their words are those of run_glue.py but for what each command implies, which is
 
 from collections.abc import Callable, Sequence
 
+from twinquant.base_packages import require_base_packages
 from twinquant.errors import UserError
 from twinquant.flags import flag_names
 
@@ -59,6 +60,7 @@ def _flags_of(program: str, argv: Sequence[str]) -> tuple[list[str], set[str]]:
 
 # Both import late: the scripts and what they share stand above this package, and only a run of them needs the rest.
 def _run_script(main: Callable[[Sequence[str]], int | None], program: str, argv: Sequence[str] | None) -> int:
+    require_base_packages(program)
     from training.script import run_script
 
     return run_script(main, program, argv)
