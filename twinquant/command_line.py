@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Sequence
 
 # Flags of Hugging Face's scripts whose values open somebody's account.
-_SECRET_FLAGS = frozenset({"token", "hub_token", "use_auth_token"})
+SECRET_FLAGS = frozenset({"token", "hub_token", "use_auth_token", "push_to_hub_token"})
 HIDDEN = "(hidden)"
 
 
@@ -15,7 +15,7 @@ def without_secrets(argv: Sequence[str]) -> list[str]:
     for word in argv:
         name, equals, _ = word.partition("=")
         is_flag = word.startswith("-")
-        is_secret = is_flag and name.lstrip("-").replace("-", "_") in _SECRET_FLAGS
+        is_secret = is_flag and name.lstrip("-").replace("-", "_") in SECRET_FLAGS
         if secret_follows and not is_flag:
             words.append(HIDDEN)
         else:

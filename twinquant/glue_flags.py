@@ -31,7 +31,7 @@ from twinquant.glue_rules import (
 from twinquant.model_files import check_checkpoint, check_weights_given, find_model_files, note_case_mismatch
 from twinquant.old_flags import OLD_FLAGS
 from twinquant.quantization_flags import choose_quantization, choose_scheme
-from twinquant.settings import CommonSettings, kept_values
+from twinquant.settings import CommonSettings, given_besides, kept_values
 from twinquant.tensorboard_flags import choose_tensorboard
 from twinquant.trainer_flags import TRAINER_FLAGS
 
@@ -324,6 +324,7 @@ def parse_glue_flags(argv: Sequence[str]) -> GlueSettings:
         export=export,
         dialect=dialect,
         explicit=frozenset(parsed.spellings),
+        given_besides=given_besides(parsed, ALL_FLAGS),
         notes=tuple(parsed.notes),
     )
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from twinquant.command_line import HIDDEN, SECRET_FLAGS
 from twinquant.flags import GROUPS, Flag, ParsedFlags
 
 
@@ -91,6 +92,7 @@ class CommonSettings:
 
     dialect: str  # whose defaults were used: "tensorflow" (ours), "pytorch" (FasterTransformer's), "hugging_face"
     explicit: frozenset[str]  # canonical names of the flags that the user gave
+    given_besides: dict[str, Any] = dataclasses.field(default_factory=dict)  # see given_besides below
     notes: tuple[str, ...]  # warnings and notes about the flags, for rank 0 to print once
 
     @property
@@ -107,9 +109,10 @@ class CommonSettings:
 
     def describe_given(self) -> str:
         """One line for the start of a run: the settings that the user gave; all are in settings.json."""
-        given = [f"{field.name}={getattr(self, field.name)}" for field in dataclasses.fields(self)]
-        shown = self.explicit | ({"export"} if self.export is not None else set())
-        return "settings: " + " ".join(word for word in given if word.split("=")[0] in shown)
+        names = [field.name for field in dataclasses.fields(self) if field.name in self.explicit]
+        values = {name: getattr(self, name) for name in names} | self.given_besides
+        words = [f"{name}={_show(value)}" for name, value in values.items() if value is not None]
+        return "settings: " + " ".join(words)
 
     def describe_flags(self, flags: Sequence[Flag]) -> list[str]:
         """The lines printed at the start of a run: settings by phase, those that the user gave marked with *."""
@@ -123,6 +126,23 @@ class CommonSettings:
                 lines.append(f"  {group}")
                 lines += [f"  {'*' if name in self.explicit else ' '} {name}: {getattr(self, name)}" for name in names]
         return lines
+
+
+def given_besides(parsed: ParsedFlags, flags: Sequence[Flag]) -> dict[str, Any]:
+    """The flags that the user gave and that are no field of the settings, such as --eval_strategy and --export_onnx.
+
+    Without those that ask for nothing; the values of access tokens are hidden.
+    """
+    given = {flag: parsed.values[flag.name] for flag in flags if not flag.kept and parsed.given(flag.name)}
+    return {
+        flag.name: HIDDEN if flag.name in SECRET_FLAGS else list(value) if isinstance(value, tuple) else value
+        for flag, value in given.items()
+        if value not in flag.quiet and value != flag.default
+    }
+
+
+def _show(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
 
 
 def kept_values(parsed: ParsedFlags, flags: Sequence[Flag]) -> dict[str, Any]:

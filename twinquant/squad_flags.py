@@ -29,7 +29,7 @@ from twinquant.model_files import (
 )
 from twinquant.old_flags import OLD_FLAGS, USE_TRT
 from twinquant.quantization_flags import choose_quantization
-from twinquant.settings import CommonSettings, kept_values
+from twinquant.settings import CommonSettings, given_besides, kept_values
 from twinquant.tensorboard_flags import choose_tensorboard
 
 PROGRAM = "run_squad.py"
@@ -181,6 +181,7 @@ def parse_squad_flags(argv: Sequence[str]) -> SquadSettings:
         export=export,
         dialect=dialect,
         explicit=frozenset(parsed.spellings),
+        given_besides=given_besides(parsed, ALL_FLAGS),
         notes=tuple(parsed.notes),
     )
 

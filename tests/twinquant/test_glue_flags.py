@@ -19,7 +19,7 @@ def glue(tmp_path) -> GlueFiles:
 
 def test_settings_have_a_field_for_every_kept_flag_and_no_other():
     fields = {field.name for field in dataclasses.fields(GlueSettings)}
-    derived = {"scale_learning_rate", "custom_mode", "dialect", "explicit", "notes"}
+    derived = {"scale_learning_rate", "custom_mode", "dialect", "explicit", "given_besides", "notes"}
     derived |= {"evaluate_steps", "evaluate_per_epoch", "predict_file", "export"}
     assert fields - derived == {flag.name for flag in ALL_FLAGS if flag.kept}
 
@@ -73,6 +73,14 @@ def test_to_dict_is_unchanged_by_json(glue):
 def test_describe_marks_what_the_user_gave(glue):
     lines = glue.parse("--do_train", "--eval_strategy=steps", "--eval_steps=7").describe()
     assert "  * do_train: True" in lines and "    evaluate_steps: 7" in lines and "  * task_name: mrpc" in lines
+
+
+def test_the_settings_line_has_flags_of_every_name(glue):
+    line = glue.parse(
+        "--do_train", "--evaluation_strategy", "epoch", "--hub_token=abc", "--num_train_epochs=2"
+    ).describe_given()
+    assert " num_train_epochs=2.0 " in line and " eval_strategy=epoch " in line
+    assert line.endswith(" hub_token=(hidden)") and "abc" not in line
 
 
 @pytest.mark.parametrize(
@@ -138,7 +146,9 @@ def other_value(flag: Flag) -> str:
 
 
 def outcome(settings) -> dict:
-    return {name: value for name, value in settings.to_dict().items() if name not in ("explicit", "notes")}
+    return {
+        name: value for name, value in settings.to_dict().items() if name not in ("explicit", "given_besides", "notes")
+    }
 
 
 @pytest.mark.parametrize("flag", ALL_FLAGS, ids=lambda flag: flag.name)

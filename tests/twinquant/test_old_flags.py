@@ -93,7 +93,9 @@ def other_value(flag: Flag) -> str:
 
 
 def outcome(settings) -> dict:
-    return {name: value for name, value in settings.to_dict().items() if name not in ("explicit", "notes")}
+    return {
+        name: value for name, value in settings.to_dict().items() if name not in ("explicit", "given_besides", "notes")
+    }
 
 
 @pytest.mark.parametrize("flag", ALL_FLAGS, ids=lambda flag: flag.name)

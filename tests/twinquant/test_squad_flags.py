@@ -221,8 +221,8 @@ def test_defaults_are_the_tensorflow_scripts():
 def test_settings_have_a_field_for_every_kept_flag_and_no_other():
     fields = {field.name for field in dataclasses.fields(SquadSettings)}
     derived = {
-        "scale_learning_rate", "custom_mode", "dialect", "explicit", "notes", "evaluate_steps", "evaluate_per_epoch",
-        "export",
+        "scale_learning_rate", "custom_mode", "dialect", "explicit", "given_besides", "notes", "evaluate_steps",
+        "evaluate_per_epoch", "export",
     }  # fmt: skip
     assert fields - derived == {flag.name for flag in ALL_FLAGS if flag.kept}
 
@@ -247,6 +247,22 @@ def test_describe_marks_what_the_user_gave(squad):
     assert "  * calib_batch: 4" in lines
     assert "    do_calib: False" in lines
     assert lines.index("  fine-tuning") < lines.index("  * do_train: True") < lines.index("  quantization")
+
+
+def test_the_settings_line_has_every_flag_that_was_given(squad):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx")
+    line = squad.parse(
+        "--do_train",
+        "--export_onnx=m",
+        "--export_target=openvino",
+        "--quant-disable-keyword",
+        "a",
+        "b",
+        "--use_env=false",
+    ).describe_given()
+    assert line.startswith("settings: bert_config_file=") and " do_train=True " in line
+    assert line.endswith(" quant_disable_keyword=a,b export_onnx=m export_target=openvino")
 
 
 def test_settings_are_frozen(squad):
