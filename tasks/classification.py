@@ -128,11 +128,8 @@ class ClassificationTask(Task):
     @property
     def part(self) -> str:
         """ "the first 32 examples", of each set where there are several, or ""."""
-        cut = {
-            len(examples)
-            for name, examples in self._sets_to_predict.items()
-            if len(examples) == self._max_samples[name.partition("_")[0]]
-        }
+        whole = self._whole_sets
+        cut = {len(examples) for name, examples in self._sets_to_predict.items() if len(examples) < len(whole[name])}
         return f"the first {max(cut)} examples" if cut else ""
 
     def first_examples(self, count: int) -> ClassificationTask:
@@ -162,17 +159,22 @@ class ClassificationTask(Task):
             write_score_files(scores, folder)
 
     @cached_property
-    def _sets_to_predict(self) -> dict[str, ClassificationExamples]:
+    def _whole_sets(self) -> dict[str, ClassificationExamples]:
         sets = []
         if self._do_eval:
             sets.append(("dev", self.source.evaluation_sets()))
         if self._do_predict:
             sets.append(("test", self.source.test_sets()))
         return {
-            f"{kind}_{suffix}" if suffix else kind: first(examples, self._max_samples[kind])
+            f"{kind}_{suffix}" if suffix else kind: examples
             for kind, by_suffix in sets
             for suffix, examples in by_suffix.items()
         }
+
+    @cached_property
+    def _sets_to_predict(self) -> dict[str, ClassificationExamples]:
+        limits = self._max_samples
+        return {name: first(examples, limits[name.partition("_")[0]]) for name, examples in self._whole_sets.items()}
 
     def _finish(
         self, set_name: str, examples: ClassificationExamples, outputs: Outputs, folder: Path | None

@@ -133,8 +133,7 @@ class SquadTask(Task):
     @property
     def part(self) -> str:
         """ "the first 32 questions", or ""."""
-        count = len(self.predict_examples)
-        return f"the first {count} questions" if count == self._max_predict_examples else ""
+        return f"the first {len(self.predict_examples)} questions" if self.predict_examples.is_cut else ""
 
     def first_examples(self, count: int) -> SquadTask:
         """The same task with only the first `count` questions to predict; they are not kept between runs."""

@@ -36,6 +36,7 @@ class SquadExamples:
     answer, -1 where impossible) and impossible bool [N]; else answer_texts is empty and the arrays hold -1 and False.
     gold_answers: the texts of all answers in the file, per question. marked_impossible: bool [N], "is_impossible" as
     the file has it. skipped: number of training questions left out because their answer was not in the context.
+    is_cut: whether the file has more questions, which `max_examples` of `read_squad_examples` left out.
     """
 
     paragraphs: list[list[str]]
@@ -50,6 +51,7 @@ class SquadExamples:
     source: str
     is_training: bool
     skipped: int = 0
+    is_cut: bool = False
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -86,11 +88,13 @@ def read_squad_examples(
     columns = _Columns()
     seen: set[str] = set()
     unfound: list[str] = []
+    is_cut = False
     for where, context, question_list in _paragraphs(_load_articles(path), str(path)):
         matches = list(_WORD.finditer(context))
         words, word_starts = [match.group() for match in matches], [match.start() for match in matches]
         for number, question in enumerate(question_list):
             if max_examples is not None and len(columns.ids) >= max_examples:
+                is_cut = True
                 break
             at = f"{where}, question {number}"
             identifier, text = _text(question, "id", at), _text(question, "question", at)
@@ -137,6 +141,7 @@ def read_squad_examples(
         source=str(path),
         is_training=is_training,
         skipped=len(unfound),
+        is_cut=is_cut,
     )
     if not is_training and not version_2_with_negative:
         _require_all_or_no_answers(examples)
@@ -165,6 +170,7 @@ def take(examples: SquadExamples, indexes: Sequence[int]) -> SquadExamples:
         source=examples.source,
         is_training=examples.is_training,
         skipped=examples.skipped,
+        is_cut=examples.is_cut,
     )
 
 

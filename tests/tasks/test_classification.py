@@ -173,7 +173,10 @@ def test_first_rows_only(make_task: MakeTask, mrpc: Path) -> None:
     assert {name: len(s.features()) for name, s in by_name(task).items()} == {"dev": 2, "test": 1}
     assert len(task.calibration_features(2)) == 2
     assert task.part == "the first 2 examples"
-    assert make_task(GlueSource("mrpc", mrpc), max_eval_samples=1000).part == ""
+    rows = len(by_name(make_task(GlueSource("mrpc", mrpc)))["dev"].features())
+    for limit, part in ((rows + 1, ""), (rows, ""), (rows - 1, f"the first {rows - 1} examples")):
+        assert make_task(GlueSource("mrpc", mrpc), max_eval_samples=limit).part == part
+        assert make_task(GlueSource("mrpc", mrpc)).first_examples(limit).part == part
     assert make_task(GlueSource("mrpc", mrpc)).part == ""
 
 

@@ -97,6 +97,19 @@ def test_first_questions_only(make_task: Callable[..., SquadTask], write_squad: 
     assert metrics["exact_match"] == 100.0 and len(task.predict_features()) == 2
 
 
+@pytest.mark.parametrize(
+    ("limit", "part"), [(None, ""), (7, ""), (6, ""), (5, "the first 5 questions"), (4, "the first 4 questions")]
+)
+def test_a_part_is_less_than_the_file(
+    make_task: Callable[..., SquadTask], write_squad: WriteSquad, limit: int | None, part: str
+) -> None:
+    questions = [(str(number), "who", [("cat", 4)]) for number in range(6)]
+    task = make_task(predict_file=write_squad((CONTEXT, questions[:4]), (CONTEXT, questions[4:])))
+    assert make_task(predict_file=task._predict_file, max_predict_examples=limit).part == part
+    if limit is not None:
+        assert task.first_examples(limit).part == part
+
+
 def test_cache(make_task: Callable[..., SquadTask], write_squad: WriteSquad, tmp_path: Path) -> None:
     path = write_squad((CONTEXT, [("a", "who", [("cat", 4)])]))
     settings = {"train_file": path, "predict_file": path, "cache_dir": tmp_path / "cache"}
