@@ -185,12 +185,17 @@ class OwnDataSource(ClassificationSource):
         return class_indexes(labels, names, table.at, known_from)
 
     def _labels(self, flag: str) -> list[str] | None:
-        """The labels as the file writes them; None where a test file has none, or only "" or -1 in their place."""
+        """The labels as the file writes them; None where a test file has none, or only "" (null), -1 or -1.0."""
         column = self._columns(flag)[1]
         if column is None:
             return None
-        labels = [label.strip() for label in self._table(flag).column(column)]
-        return None if flag == "--test_file" and set(labels) in ({""}, {"-1"}) else labels
+        table = self._table(flag)
+        if flag == "--test_file" and column in table.names:
+            position = table.names.index(column)
+            if all(row[position] is None for row in table.rows):  # null in JSON
+                return None
+        labels = [label.strip() for label in table.column(column)]
+        return None if flag == "--test_file" and set(labels) in ({""}, {"-1"}, {"-1.0"}) else labels
 
     def _table(self, flag: str) -> Table:
         path = self._files[flag]

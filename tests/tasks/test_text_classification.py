@@ -173,11 +173,13 @@ def test_class_file(write: Write, caplog: pytest.LogCaptureFixture) -> None:
     assert labels_of(numbers.train()) == [0, 1]  # names, not lines of the file
 
 
-@pytest.mark.parametrize("labels", [("", ""), ("-1", "-1")], ids=["empty", "minus-one"])
+@pytest.mark.parametrize("labels", [("", ""), ("-1", "-1"), ("-1.0", "-1.0")], ids=["empty", "-1", "-1.0"])
 def test_labels_of_a_test_file_may_be_unknown(write: Write, labels: tuple[str, str]) -> None:
     train = write("train.csv", "text,label\na,yes\nb,no\n")
     test = write("test.csv", "text,label\n" + "".join(f"c,{label}\n" for label in labels))
     assert OwnDataSource(train, test_file=test).test_sets()[""].labels is None
+    lines = [json.dumps({"text": "c", "label": label or None}) for label in labels]
+    assert OwnDataSource(train, test_file=write("test.jsonl", "\n".join(lines))).test_sets()[""].labels is None
     known = write("known.csv", "text,label\nc,yes\nd,yes\n")
     assert labels_of(OwnDataSource(train, test_file=known).test_sets()[""]) == [1, 1]
 
