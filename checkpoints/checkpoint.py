@@ -25,6 +25,8 @@ FORMS = (
 EXAMPLES = 3  # tensors of a wrong shape that are named; with another hidden_size every one is wrong
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 # What torch.save writes: a zip archive, or in old files a pickle of protocol 2.
+# How huggingface_hub, and the libraries below it, say that there is no network, or that they were told so.
+_UNREACHABLE = ("LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectError", "ConnectTimeout", "ConnectionError")
 _TORCH_MAGIC = (b"PK\x03\x04", b"\x80\x02")
 
 
@@ -176,9 +178,16 @@ def _load_from_hub(name: str) -> Checkpoint:
             folder = snapshot_download(name, allow_patterns=[*small, "pytorch_model*.bin*"])
     except Exception as error:  # network, authentication, unknown name: many types, each means that it was not fetched
         reason = str(error).strip().splitlines()
+        why = f"{type(error).__name__}: {reason[0].rstrip('.:') if reason else 'no text'}"
+        what_to_do = "name a local folder or another model"
+        if type(error).__name__ in _UNREACHABLE:
+            why, what_to_do = (
+                "it cannot be reached",
+                "name a local folder, or download the model where there is internet",
+            )
         raise UserError(
-            f"the checkpoint {name} does not exist here and could not be fetched from the Hugging Face hub: "
-            f"{type(error).__name__}: {reason[0] if reason else 'no text'}"
+            f"the checkpoint {name} does not exist here and could not be fetched from the Hugging Face hub ({why}); "
+            f"{what_to_do}"
         ) from error
     return dataclasses.replace(_load_folder(Path(folder)), source=name, fetched_into=folder)
 

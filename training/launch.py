@@ -126,8 +126,17 @@ def launch(settings: CommonSettings, backend_name: str) -> tuple[Processes, list
 def _notes_alone(settings: CommonSettings) -> list[str]:
     if not settings.horovod:
         return []
+    note = "note: --horovod: this is a single process; mpirun -np N or horovodrun -np N starts several"
+    if not settings.do_train:
+        return [f"{note}."]
+    batch = settings.train_batch_size * settings.num_accumulation_steps
+    rate = ""
+    if settings.scale_learning_rate:
+        rate = f", and the learning rate is {settings.learning_rate:g}, not N times as much"
+    keep = "--train_batch_size or --num_accumulation_steps" + (" and --learning_rate" if rate else "")
     return [
-        "note: --horovod: this is a single process, so one trains; mpirun -np N or horovodrun -np N starts several."
+        f"{note}. Alone, an update is of {batch} examples, not of N times as many{rate}; for what a command for N "
+        f"processes does, multiply {keep} by N."
     ]
 
 

@@ -24,6 +24,8 @@ TWIN_DEFAULTS: Mapping[str, Any] = {
 }
 # Above every norm of gradients; small enough for float32, in which the backends hold it.
 CLIPS_NOTHING = 1e30
+# No calibration means to clip half of the values: a number below it was given as a fraction.
+LOWEST_PERCENTILE = 50.0
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 _PER_DEVICE_SPELLINGS = frozenset({"--per_gpu_train_batch_size", "--per_device_train_batch_size"})
 _PACKAGES = {"tensorflow": "tensorflow", "pytorch": "torch"}
@@ -244,8 +246,17 @@ def note_idle_phases(parsed: ParsedFlags, flags: Sequence[Flag]) -> None:
         parsed.notes.append(
             f"note: --percentile has no effect with {parsed.spelling('calib_method')}={parsed.values['calib_method']}."
         )
+    if parsed.values["do_calib"] and percentile_shown and parsed.values["percentile"] < LOWEST_PERCENTILE:
+        given = parsed.values["percentile"]
+        meant = f"; {100 * given:g} is probably meant" if 0.5 <= given <= 1 else ""
+        parsed.notes.append(
+            f"warning: --percentile={given:g} is in percent, like 99.99: ranges would leave out all but the smallest "
+            f"{given:g} % of the values{meant}."
+        )
     teaching = {"teacher", "distillation_loss_scale", "distillation_loss", "distillation_temperature"}
-    note_idle_flags(parsed, flags, "distillation", teaching)
+    # Whoever names a teacher means to learn from it; the other settings may be left over from another command.
+    misled = parsed.values["do_train"] and parsed.given("teacher")
+    note_idle_flags(parsed, flags, "distillation", teaching, level="warning" if misled else "note")
     note_idle_flags(parsed, flags, "use_fp16", {"loss_scale"})
     exchange = {"horovod_compression", "fusion_threshold_mb", "cycle_time_ms"}
     stalls = {"stall_check_warning_time_seconds", "stall_check_shutdown_time_seconds"}
@@ -253,14 +264,20 @@ def note_idle_phases(parsed: ParsedFlags, flags: Sequence[Flag]) -> None:
 
 
 def note_idle_flags(
-    parsed: ParsedFlags, flags: Sequence[Flag], condition: str, idle: Collection[str], active: bool | None = None
+    parsed: ParsedFlags,
+    flags: Sequence[Flag],
+    condition: str,
+    idle: Collection[str],
+    active: bool | None = None,
+    level: str = "note",
 ) -> None:
     """Say which of the `idle` flags were given although what they belong to is off.
 
     condition: a switch, or a flag with the value they belong to ("quant_scheme=dynamic"), and then `active` says
-    whether it has that value.
+    whether it has that value. level: "note" or "warning".
     """
     names = [flag.name for flag in flags if flag.name in idle and parsed.given(flag.name)]
     if names and not (parsed.values[condition] if active is None else active):
         listed = ", ".join(parsed.spelling(name) for name in names)
-        parsed.notes.append(f"note: {listed} {'has' if len(names) == 1 else 'have'} no effect without --{condition}.")
+        has = "has" if len(names) == 1 else "have"
+        parsed.notes.append(f"{level}: {listed} {has} no effect without --{condition}.")

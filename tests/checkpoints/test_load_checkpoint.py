@@ -134,16 +134,30 @@ def test_a_calibrated_model_of_the_hub_comes_with_its_ranges(tmp_path, monkeypat
     assert {"calibration.json", "settings.json"} <= {path.name for path in (tmp_path / "snapshot").iterdir()}
 
 
-def test_a_hub_that_cannot_be_reached_is_one_sentence(monkeypatch):
+@pytest.mark.parametrize(
+    "make_error, ending",
+    [
+        (
+            lambda errors: errors.LocalEntryNotFoundError("Got: ConnectError: [Errno -2] Name or service not known"),
+            "(it cannot be reached); name a local folder, or download the model where there is internet",
+        ),
+        (
+            lambda errors: errors.HFValidationError("no such name.\nmore text"),
+            "(HFValidationError: no such name); name a local folder or another model",
+        ),
+    ],
+    ids=["no network", "another reason"],
+)
+def test_a_hub_that_gives_nothing_is_one_sentence(monkeypatch, make_error, ending):
     hub = pytest.importorskip("huggingface_hub")
 
     def fail(*_, **__):
-        raise ConnectionError("no route\nmore text")
+        raise make_error(hub.errors)
 
     monkeypatch.setattr(hub, "snapshot_download", fail)
     with pytest.raises(UserError) as caught:
         load_checkpoint("some-org/some-bert")
-    assert str(caught.value).endswith("could not be fetched from the Hugging Face hub: ConnectionError: no route")
+    assert str(caught.value).endswith(f"could not be fetched from the Hugging Face hub {ending}")
 
 
 def test_match_reports_what_is_loaded_missing_and_unused(make_checkpoint, tiny_config):

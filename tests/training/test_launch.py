@@ -41,7 +41,20 @@ def test_a_single_process_goes_on(settings, monkeypatch, environment):
     assert started_processes(environment) == (1, "")
     assert launch(settings, "pytorch") == (ALONE, [])
     processes, (note,) = launch(dataclasses.replace(settings, horovod=True), "pytorch")
-    assert processes is ALONE and "note: --horovod: this is a single process" in note
+    assert processes is ALONE and note.startswith("note: --horovod: this is a single process; mpirun -np N or")
+
+
+def test_a_guides_command_for_several_processes_is_told_what_one_does_differently(settings):
+    training = dataclasses.replace(
+        settings, horovod=True, do_train=True, train_batch_size=8, num_accumulation_steps=2, learning_rate=5e-6
+    )
+    _, (note,) = launch(dataclasses.replace(training, scale_learning_rate=True), "pytorch")
+    assert "an update is of 16 examples, not of N times as many, and the learning rate is 5e-06, not N times" in note
+    assert note.endswith("multiply --train_batch_size or --num_accumulation_steps and --learning_rate by N.")
+    _, (note,) = launch(dataclasses.replace(training, scale_learning_rate=False), "pytorch")
+    assert note.endswith("multiply --train_batch_size or --num_accumulation_steps by N.")
+    _, (note,) = launch(dataclasses.replace(settings, horovod=True, do_train=False), "pytorch")
+    assert note.endswith("mpirun -np N or horovodrun -np N starts several.")
 
 
 def test_horovod_is_imported_only_where_several_processes_use_it(settings):

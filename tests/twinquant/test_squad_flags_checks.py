@@ -186,7 +186,13 @@ def test_data_dir_of_squad_2(squad):
     [
         (["--do_train", "--nodo_lower_case"], "do_lower_case is False, but"),
         (["--do_train", "--calib_batch=8"], "--calib_batch has no effect without --do_calib."),
-        (["--do_train", "--teacher=x", "--distillation_loss=tf"], "--teacher, --distillation_loss have no effect"),
+        (
+            ["--do_train", "--teacher=x", "--distillation_loss=tf"],
+            "warning: --teacher, --distillation_loss have no effect",
+        ),
+        (["--do_train", "--distillation_loss=tf"], "note: --distillation_loss has no effect without --distillation."),
+        (["--do_calib", "--percentile=0.9999"], "warning: --percentile=0.9999 is in percent, like 99.99:"),
+        (["--do_calib", "--percentile=0.9999"], "of the values; 99.99 is probably meant."),
         (["--do_calib", "--calib_method=max", "--percentile=99"], "--percentile has no effect with --calib_method=max"),
         (["--do_predict", "--null_score_diff_threshold=-1"], "has no effect without --version_2_with_negative"),
         (["--do_train", "--loss_scale=128"], "--loss_scale has no effect without --use_fp16"),
