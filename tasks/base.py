@@ -43,12 +43,14 @@ class Features(ABC):
 class PredictionSet:
     """One set of rows to predict: the questions of a file, a dev set, a test set.
 
-    Attributes: `name`, for messages ("dev", "dev_mm", "test"); `features` makes the rows; `finish` takes the outputs
-    for them and returns the scores, which are empty where the right answers are not known, and writes the answers into
-    a folder, or writes nothing where the folder is None.
+    Attributes: `name` ("dev", "dev_mm", "test"); `rows`, what they are and of what, for messages ("windows of
+    dev.json"); `features` makes the rows; `finish` takes the outputs for them and returns the scores, which are empty
+    where the right answers are not known, and writes the answers into a folder and says into which files, or writes
+    nothing where the folder is None.
     """
 
     name: str
+    rows: str
     features: Callable[[], Features]
     finish: Callable[[Outputs, Path | None], dict[str, float]]
     has_labels: bool = True

@@ -118,6 +118,7 @@ class ClassificationTask(Task):
         return [
             PredictionSet(
                 name,
+                f"rows of {examples.source}",
                 partial(self._set_features, name, examples),
                 partial(self._finish, name, examples),
                 examples.labels is not None,
@@ -189,13 +190,17 @@ class ClassificationTask(Task):
         kind, _, suffix = set_name.partition("_")
         if folder is not None:
             make_folder(folder)
-            self.predictions[set_name].write(folder / f"predictions_{set_name}.json")
+            written = [folder / f"predictions_{set_name}.json"]
+            self.predictions[set_name].write(written[0])
             if kind == "test":
                 task = self.name + (f"-{suffix}" if suffix and not self.name.endswith(f"-{suffix}") else "")
-                write_predicted_labels(folder / f"predict_results_{task}.txt", predicted, self.label_names)
+                written.append(folder / f"predict_results_{task}.txt")
+                write_predicted_labels(written[-1], predicted, self.label_names)
                 submission = self.source.submission_file(suffix)
                 if submission is not None:
-                    write_predicted_labels(folder / submission, predicted, self.label_names, examples.ids)
+                    written.append(folder / submission)
+                    write_predicted_labels(written[-1], predicted, self.label_names, examples.ids)
+            logger.info("predictions: %s", ", ".join(map(str, written)))
         if examples.labels is None:
             return {}
         ending = "_test" * (kind == "test")

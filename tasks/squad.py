@@ -128,7 +128,7 @@ class SquadTask(Task):
 
     def prediction_sets(self) -> list[PredictionSet]:
         """The one file to predict."""
-        return [PredictionSet("predict", self.predict_features, self.finish)]
+        return [PredictionSet("predict", f"windows of {self._predict_file}", self.predict_features, self.finish)]
 
     @property
     def part(self) -> str:
@@ -162,7 +162,7 @@ class SquadTask(Task):
         )
         if folder is not None:
             make_folder(folder)
-            answers.write(folder)
+            logger.info("predictions: %s", ", ".join(map(str, answers.write(folder))))
         if not has_answers(examples):
             logger.info("%s has no answers, so the predictions are not scored", examples.source)
             return {}

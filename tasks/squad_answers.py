@@ -33,13 +33,21 @@ class Answers:
     nbest: dict[str, list[Entry]]
     null_odds: dict[str, float] | None
 
-    def write(self, output_dir: str | Path) -> None:
-        """Write predictions.json, nbest_predictions.json and, for SQuAD 2.0, null_odds.json (indent 4, ASCII)."""
+    def write(self, output_dir: str | Path) -> list[Path]:
+        """Write predictions.json, nbest_predictions.json and, for SQuAD 2.0, null_odds.json (indent 4, ASCII).
+
+        Returns what was written.
+        """
         folder = Path(output_dir)
-        write_bytes_atomically(folder / "predictions.json", _json_lines(self.predictions))
-        write_bytes_atomically(folder / "nbest_predictions.json", nbest_json(self.nbest).encode("ascii"))
+        files = {
+            folder / "predictions.json": _json_lines(self.predictions),
+            folder / "nbest_predictions.json": nbest_json(self.nbest).encode("ascii"),
+        }
         if self.null_odds is not None:
-            write_bytes_atomically(folder / "null_odds.json", _json_lines(self.null_odds))
+            files[folder / "null_odds.json"] = _json_lines(self.null_odds)
+        for path, content in files.items():
+            write_bytes_atomically(path, content)
+        return list(files)
 
 
 def predict_answers(

@@ -260,8 +260,8 @@ class Run(RunModel):
             )
             seconds = time.monotonic() - started
             logger.info(
-                "predicted %s: %d rows in %.1f s, %.1f rows/s",
-                prediction_set.name, len(features), seconds, len(features) / seconds,
+                "predicted %d %s in %.1f s, %.1f per second",
+                len(features), prediction_set.rows, seconds, len(features) / seconds,
             )  # fmt: skip
             scores |= self.processes.first(partial(prediction_set.finish, outputs, folder)) or {}
         return scores

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -57,6 +58,8 @@ def test_prediction_alone_takes_the_newest_checkpoint_of_the_folder(tuned: Path)
     """As TensorFlow's Estimator did; the log says so when --init_checkpoint names another."""
     predict = [*MODEL, *SHORT, *DATA, "--do_predict", "--output_dir=tuned", "--backend=pytorch"]
     plain = succeed(*predict, cwd=tuned)
+    assert re.search(r"predicted \d+ windows of squad_data/dev-v1.1.json in .* per second\n", plain.err)
+    assert "predictions: tuned/predictions.json, tuned/nbest_predictions.json\n" in plain.err
     named = succeed(*predict, "--init_checkpoint=squad_model/bert_model.ckpt", cwd=tuned)
     assert "predicting with tuned/model.ckpt-2, the newest in --output_dir" in named.err
     assert plain.scores == named.scores

@@ -97,6 +97,20 @@ def test_glue_task(make_task: MakeTask, mrpc: Path, tmp_path: Path) -> None:
     assert len(list(out.iterdir())) == 6
 
 
+def test_says_what_it_predicts_and_into_which_files(
+    make_task: MakeTask, mrpc: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    sets, out = by_name(make_task(GlueSource("mrpc", mrpc), do_predict=True)), tmp_path / "out"
+    assert sets["test"].rows == f"rows of {mrpc / 'test.tsv'}"
+    with caplog.at_level(logging.INFO, "twinquant"):
+        sets["dev"].finish(logits_for([1, 1, 1], 2), None)
+        assert not caplog.messages
+        sets["test"].finish(logits_for([0, 1], 2), out)
+    assert caplog.messages == [
+        f"predictions: {out}/predictions_test.json, {out}/predict_results_mrpc.txt, {out}/MRPC.tsv"
+    ]
+
+
 def test_mismatched_set(make_task: MakeTask, tmp_path: Path) -> None:
     names = [f"c{index}" for index in range(8)] + ["sentence1", "sentence2", "gold_label"]
     for file in ("train", "dev_matched", "dev_mismatched", "test_matched", "test_mismatched"):

@@ -57,6 +57,20 @@ def test_version_2(make_task: Callable[..., SquadTask], write_squad: WriteSquad,
     assert json.loads((tmp_path / "out/null_odds.json").read_text()) == {"a": -18.0, "b": 18.0}
 
 
+def test_says_what_it_predicts_and_where_the_answers_lie(
+    make_task: Callable[..., SquadTask], write_squad: WriteSquad, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write_squad((CONTEXT, [("a", "who", [("cat", 4)])]))
+    task, out = make_task(predict_file=path), tmp_path / "out"
+    [prediction_set] = task.prediction_sets()
+    assert prediction_set.rows == f"windows of {path}"
+    with caplog.at_level(logging.INFO, "twinquant"):
+        prediction_set.finish(logits_at(task.predict_features(), {0: (4, 4)}, 20), None)
+        assert not caplog.messages
+        prediction_set.finish(logits_at(task.predict_features(), {0: (4, 4)}, 20), out)
+    assert caplog.messages == [f"predictions: {out}/predictions.json, {out}/nbest_predictions.json"]
+
+
 @pytest.mark.parametrize("version_2", [False, True], ids=["1.1", "2.0"])
 def test_exact_matches(version_2: bool, make_task: Callable[..., SquadTask], write_squad: WriteSquad) -> None:
     """Which answers are right; their share is the exact match that the metrics tell."""
