@@ -263,7 +263,7 @@ def test_what_is_not_there_is_a_user_error(path, trained):
         (lambda c: c.ranges.pop(f"{QUERY}/input_quantizer"), "was not trained in mode q8bert"),
         (lambda c: c.ranges.update({f"{QUERY}/input_quantizer": np.float32(np.nan)}), "negative or not finite"),
         (lambda c: c.tensors[WORDS].fill(np.nan), f"{WORDS}, of shape (30, 8), holds NaN or infinity"),
-        (lambda c: c.tensors.pop(f"{QUERY}/kernel"), "lacks 1 tensors the model needs"),
+        (lambda c: c.tensors.pop(f"{QUERY}/kernel"), "lacks 1 tensor the model needs"),
         (lambda c: c.tensors.pop("output_weights"), "has no head"),
         (lambda c: setattr(c, "config", None), "has no config"),
     ],
