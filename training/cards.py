@@ -1,14 +1,18 @@
 """What a run's checkpoints say of themselves: the model card beside each."""
 
+import dataclasses
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
 from checkpoints.config import BertConfig
-from quantization.modes import Q8BERT
+from checkpoints.q8bert_file import FILE_NAME as Q8BERT_FILE
+from quantization.modes import MODE_NAMES, Q8BERT
 from tasks.base import Task
 from twinquant.model_card import Card
 from twinquant.settings import CommonSettings
 
+TWIN_FILE = "pytorch_model.bin"  # what FasterTransformer's PyTorch scripts save
 _TASKS = {"question_answering": "question answering", "classification": "text classification"}
 
 
@@ -56,6 +60,34 @@ def checkpoint_card(
         command=command,
         use=_use(name, task, mode, backend, settings),
         packages=("torch" if backend == "pytorch" else "tensorflow", "numpy"),
+    )
+
+
+def folder_card(card: Card, checkpoint: str, settings: CommonSettings) -> Card:
+    """The card of the file that a run leaves in the output folder itself: q8bert's int8 file, or the twin's.
+
+    Args:
+        card: of the checkpoint that the file was made of.
+        checkpoint: its name.
+    """
+    folder = Path(settings.output_dir)
+    if card.facts["Quantization"] == Q8BERT:
+        file, holds = Q8BERT_FILE, "holds int8 weights, int32 biases and the scales of activations, for this project"
+        start, flags, does = folder, f"--quant_scheme={Q8BERT} --load_quantized_model", "evaluates from it alone"
+    else:
+        file, holds = TWIN_FILE, "is FasterTransformer's file: float32 weights, ranges, if any, as `_amax` buffers"
+        start, flags, does = folder / TWIN_FILE, _quantization_flags(card.facts["Quantization"], settings), "loads it"
+    command = _command(str(start), card.head, flags, settings)
+    return dataclasses.replace(
+        card,
+        name=file,
+        summary=f"{card.summary} `{file}` {holds}.",
+        library=None,
+        use=[
+            f"`{command}` {does}, on either backend; `--help` lists the flags for the data.",
+            "",
+            f"`{_path(checkpoint, settings)}` is the same model as a checkpoint, in float32, to train on or to export.",
+        ],
     )
 
 
@@ -110,18 +142,30 @@ def _facts(
 
 
 def _use(name: str, task: Task, mode: str, backend: str, settings: CommonSettings) -> list[str]:
-    script = "run_squad.py" if task.head == "question_answering" else "run_glue.py"
-    flags = f"--init_checkpoint={name} --max_seq_length={settings.max_seq_length}"
+    path = _path(name, settings)
     if mode == "dynamic":
-        return ["`backends.pytorch.dynamic.DynamicModel.load(folder)` reads the two files."]
-    if mode == Q8BERT:
-        flags += " --quant_scheme=q8bert"
-    elif mode != "fp32" and settings.quant_mode is not None:
-        flags += f" --if_quant --quant_mode={mode}"
-    lines = [f"`python {script} {flags} ...` loads it, on either backend; `--help` lists the flags for the data."]
+        return [f"`backends.pytorch.dynamic.DynamicModel.load({path!r})` reads the two files."]
+    command = _command(path, task.head, _quantization_flags(mode, settings), settings)
+    lines = [f"`{command}` loads it, on either backend; `--help` lists the flags for the data."]
     if backend == "pytorch":
         lines += ["", f"`transformers` loads the folder as it is, in float32: `{_CLASSES[task.head]}.from_pretrained`."]
     return lines
+
+
+def _path(name: str, settings: CommonSettings) -> str:
+    return str(Path(settings.output_dir) / name)
+
+
+def _command(start: str, head: str, flags: str, settings: CommonSettings) -> str:
+    script = "run_squad.py" if head == "question_answering" else "run_glue.py"
+    words = [f"--init_checkpoint={shlex.quote(start)}", f"--max_seq_length={settings.max_seq_length}", flags, "..."]
+    return " ".join(["python", script, *filter(None, words)])
+
+
+def _quantization_flags(mode: str, settings: CommonSettings) -> str:
+    if mode == Q8BERT:
+        return f"--quant_scheme={Q8BERT}"
+    return f"--if_quant --quant_mode={mode}" if mode in MODE_NAMES and settings.quant_mode is not None else ""
 
 
 _CLASSES = {

@@ -17,7 +17,7 @@ from quantization.exclusion import exclude
 from quantization.modes import MODE_NAMES, Mode, custom_mode, get_mode
 from quantization.ranges import select_ranges
 from tasks.base import Task
-from training.cards import checkpoint_card
+from training.cards import TWIN_FILE, checkpoint_card, folder_card
 from training.evaluations import BEST
 from training.initialization import complete_tensors, random_checkpoint
 from training.processes import Processes
@@ -35,7 +35,7 @@ from training.schedule import number_of_steps
 from training.start import config_of, config_with_labels, start_of, vocab_file_of
 from training.teacher import teacher_config
 from twinquant.errors import UserError
-from twinquant.model_card import make_card, write_card
+from twinquant.model_card import Card, make_card, write_card
 from twinquant.run_record import RunRecord
 from twinquant.settings import CommonSettings
 
@@ -100,6 +100,9 @@ class RunModel:
 
     def card(self, name: str, mode: str | None = None, scores: dict[str, float] | None = None) -> str:
         """The model card of a checkpoint of this run; its scores, if given none, where it was the last to be scored."""
+        return make_card(self._card(name, mode, scores))
+
+    def _card(self, name: str, mode: str | None = None, scores: dict[str, float] | None = None) -> Card:
         settings = self.settings
         if scores is None:
             # The best is saved at once when it has been scored, under the name of its step.
@@ -108,8 +111,7 @@ class RunModel:
         if settings.do_calib and settings.do_train and not settings.if_quant and not name.endswith("-calibrated"):
             mode = "fp32"
         start, command = settings.init_checkpoint or "random weights", self.record.values["command"]
-        card = checkpoint_card(name, settings, self.config, self.task, mode, self.backend_name, start, command, scores)
-        return make_card(card)
+        return checkpoint_card(name, settings, self.config, self.task, mode, self.backend_name, start, command, scores)
 
     def write_card(self, name: str, scores: dict[str, float]) -> None:
         """Puts scores into the card of a checkpoint that this run wrote."""
@@ -120,7 +122,7 @@ class RunModel:
 
     def _write_folder_card(self, name: str) -> None:
         """The card beside a model in the output folder itself: the twin's file, or q8bert's int8 file."""
-        write_card(self.folder.folder, self.card(name))
+        write_card(self.folder.folder, make_card(folder_card(self._card(name), name, self.settings)))
 
     def _ranges_now(self) -> dict[str, np.ndarray]:
         """The ranges that belong to the backend's weights: where training finds them, those alone."""
@@ -322,5 +324,5 @@ class RunModel:
     def _save_twin_file(self) -> None:
         """In the PyTorch twin's dialect, its pytorch_model.bin with `_amax` buffers, which its commands go on from."""
         if self.settings.dialect == "pytorch":
-            write_fastertransformer(Path(self.settings.output_dir) / "pytorch_model.bin", self.as_checkpoint())
+            write_fastertransformer(Path(self.settings.output_dir) / TWIN_FILE, self.as_checkpoint())
             self._write_folder_card(Path(str(self.result)).name)

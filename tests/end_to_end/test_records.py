@@ -122,11 +122,20 @@ def test_q8bert_and_the_twin_s_file_have_a_card_in_the_folder(workplace: Path) -
     task = ["--task_name=MRPC", "--data_dir=MRPC", *GLUE, "--init_checkpoint=squad_model/bert_model.ckpt"]
     work = ["--do_train", "--max_steps=1", "--quant_scheme=q8bert", "--backend=pytorch", "--output_dir=q"]
     succeed(*task, *work, cwd=workplace, script=run_glue)
-    assert "in mode q8bert" in (workplace / "q/README.md").read_text()
+    card = (workplace / "q/README.md").read_text()
+    assert "# quantized_model.safetensors\n" in card and "in mode q8bert" in card and "int8 weights" in card
+    assert "transformers" not in card and "`q/model.ckpt-1` is the same model" in card
+    shown = "--init_checkpoint=q --max_seq_length=32 --quant_scheme=q8bert --load_quantized_model"
+    assert f"python run_glue.py {shown} ..." in card
+    data = ["--task_name=MRPC", "--data_dir=MRPC", "--do_eval", "--backend=pytorch", "--output_dir=q8"]
+    succeed(*shown.split(), *data, cwd=workplace, script=run_glue)
+    assert "--init_checkpoint=q/model.ckpt-1 " in (workplace / "q/model.ckpt-1/README.md").read_text()
     twin = [word.replace("--bert_config_file", "--config_file") for word in FILES]
     succeed(*twin, "--bert_model=x", "--do_calib", "--quant_mode=ft2", "--output_dir=t", cwd=workplace)
     assert (workplace / "t/pytorch_model.bin").exists()
-    assert "# model.ckpt-calibrated" in (workplace / "t/README.md").read_text()
+    card = (workplace / "t/README.md").read_text()
+    assert "# pytorch_model.bin\n" in card and "transformers" not in card and "`t/model.ckpt-calibrated` is" in card
+    assert "--init_checkpoint=t/pytorch_model.bin --max_seq_length=64 --if_quant --quant_mode=ft2 ..." in card
 
 
 def test_somebody_s_readme_in_the_output_folder_stays(workplace: Path) -> None:
