@@ -174,7 +174,8 @@ def export_model(
         verdict = check(temporary) if check is not None else None
         if verdict is not None and verdict.failures:
             name = model_path(final or output)
-            raise CheckFailed(f"{name} was not written, it fails its check: {'; '.join(verdict.failures)}")
+            advice = f". Next: {verdict.next_step}" if verdict.next_step else ""
+            raise CheckFailed(f"{name} was not written, it fails its check: {'; '.join(verdict.failures)}{advice}")
         if card is not None:
             place = card_place(path, in_its_folder=path != Path(output))
             if place is None:

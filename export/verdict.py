@@ -33,7 +33,8 @@ class Verdict:
 
     layer_differences: see `export.layers`. file_bytes: the model's constants by type, and "graph" for the
     rest. expected_int8: how many products should run in int8. failures: one sentence each; the model passes where there
-    are none. notes: what the reader should know.
+    are none. next_step: what can be done where the bounds that are broken are a matter of choice; "" else. notes: what
+    the reader should know. bounds: those that it was judged by.
     """
 
     settings: ExportSettings
@@ -43,10 +44,13 @@ class Verdict:
     expected_int8: int = 0
     file_bytes: dict[str, int] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
+    next_step: str = ""
     notes: list[str] = field(default_factory=list)
+    bounds: Bounds | None = None
 
     def judge(self, bounds: Bounds) -> None:
         """Adds a failure for everything that is not as it should be."""
+        self.bounds = bounds
         if self.kernels is not None and self.settings.target == "onnxruntime":
             self.failures += _broken_by_kernels(self.kernels, self.expected_int8)
         for layer, difference in enumerate(self.layer_differences):
@@ -56,7 +60,10 @@ class Verdict:
                     f"--max_layer_difference is {bounds.max_layer_difference:g}"
                 )
         if self.comparison is not None:
-            self.failures += _broken_by_difference(self.comparison, self.settings, bounds)
+            broken = _broken_by_difference(self.comparison, self.settings, bounds)
+            if broken and self.settings.precision != "fp32":
+                self.next_step = _next_step(self.comparison, self.settings)
+            self.failures += broken
 
     def lines(self) -> list[str]:
         """The report, for people."""
@@ -64,7 +71,8 @@ class Verdict:
         if self.layer_differences:
             shares = " ".join(f"{difference:.3f}" for difference in self.layer_differences)
             lines.append(f"layers, each by itself: {shares} of what quantization changes")
-        lines += _comparison_lines(self.comparison) if self.comparison is not None else []
+        if self.comparison is not None:
+            lines += _comparison_lines(self.comparison, self.settings, self.bounds)
         if self.kernels is not None:
             calls = ", ".join(f"{count} {operator}" for operator, count in sorted(self.kernels.calls.items()))
             lines.append(f"products: {calls}; {100 * self.kernels.int8_share:.2f} % of the multiplications in int8")
@@ -72,7 +80,7 @@ class Verdict:
         lines.append(f"file: {sum(self.file_bytes.values()) / 1e6:.2f} MB ({sizes})")
         lines += [f"note: {note}" for note in self.notes]
         lines += [f"FAILED: {failure}" for failure in self.failures] or ["passed"]
-        return lines
+        return [*lines, f"next: {self.next_step}"] if self.next_step else lines
 
     def to_dict(self) -> dict[str, Any]:
         """The report as values for JSON."""
@@ -85,7 +93,12 @@ class Verdict:
             }
         if self.kernels is not None:
             values["kernels"] = dataclasses.asdict(self.kernels) | {"int8_share": self.kernels.int8_share}
-        return values | {"file_bytes": self.file_bytes, "failures": self.failures, "notes": self.notes}
+        return values | {
+            "file_bytes": self.file_bytes,
+            "failures": self.failures,
+            "next_step": self.next_step,
+            "notes": self.notes,
+        }
 
 
 def _broken_by_kernels(kernels: KernelUse, expected_int8: int) -> list[str]:
@@ -125,12 +138,31 @@ def _broken_by_difference(found: Comparison, settings: ExportSettings, bounds: B
     return broken
 
 
-def _comparison_lines(found: Comparison) -> list[str]:
+def _next_step(found: Comparison, settings: ExportSettings) -> str:
+    if found.relative is not None:
+        return "logits of random tokens say little: check on data (--check_data of onnx, --data of check)"
+    steps = ["where the scores of both are near enough, set a bound that allows it, such as --min_equal_answers=90"]
+    if settings.precision == "int8":
+        steps.append("`python -m export sensitivity` finds quantizers to leave in float")
+    return "; ".join(["a share of more examples (--check_examples, --max_examples) is surer", *steps])
+
+
+def _comparison_lines(found: Comparison, settings: ExportSettings, bounds: Bounds | None) -> list[str]:
     relative = f", mean {found.relative:.3f} of {found.relative_to}" if found.relative is not None else ""
     lines = [f"logits of {found.rows} rows: largest difference {found.largest:.3g}, mean {found.mean:.3g}{relative}"]
     if found.answers:
         different = found.answers - found.equal_answers
-        lines.append(f"answers: {different} of {found.answers} differ ({found.equal_percent:.2f} % are equal)")
+        line = f"answers: {different} of {found.answers} differ ({found.equal_percent:.2f} % are equal)"
+        if settings.reduce_range and settings.mode is not None:
+            line += " from those of the checkpoint with weights of 7 bits as well"
+        lines.append(line + _bound_on_answers(settings, bounds))
     for name, score in found.model_scores.items():
         lines.append(f"{name}: {score:.4f} of the model, {found.reference_scores[name]:.4f} of the checkpoint")
     return lines
+
+
+def _bound_on_answers(settings: ExportSettings, bounds: Bounds | None) -> str:
+    if settings.precision == "fp32" or bounds is None or not bounds.min_equal_answers:
+        return ""
+    one = ", and a single one may always differ" if bounds.one_may_differ else ""
+    return f"; at least {bounds.min_equal_answers:g} % must be equal{one}"

@@ -238,6 +238,28 @@ def test_the_check_at_the_end_takes_data(folder: Path, capsys: pytest.CaptureFix
     assert "answers: 0 of 4 differ" in capsys.readouterr().err
 
 
+def test_the_bound_is_told_whether_it_holds_or_not() -> None:
+    """A reader of "passed" on 32 examples shall know why two of 94 fail, and what to do then."""
+    settings = ExportSettings("int8", get_mode("ft1"), reduce_range=True)
+    bound = "must be equal, and a single one may always differ"
+    for equal, passes in ((31, True), (30, False)):
+        verdict = Verdict(settings, Comparison(1, 5.0, 0, answers=32, equal_answers=equal))
+        verdict.judge(Bounds())
+        (answers,) = [line for line in verdict.lines() if line.startswith("answers: ")]
+        assert answers.endswith(f"of the checkpoint with weights of 7 bits as well; at least 99.9 % {bound}")
+        assert verdict.lines()[-1] == "passed" if passes else "--min_equal_answers=90" in verdict.lines()[-1]
+    assert verdict.lines()[-1].startswith("next: a share of more examples")
+    plain = Verdict(ExportSettings(), Comparison(1, 2e-4, 0, answers=32, equal_answers=31))
+    plain.judge(Bounds())
+    assert plain.failures and not plain.next_step and "answers: 1 of 32 differ (96.88 % are equal)" in plain.lines()
+    guessed = Verdict(settings, Comparison(1, 5.0, 0, relative=3.0))
+    guessed.judge(Bounds())
+    assert guessed.lines()[-1].startswith("next: logits of random tokens say little: check on data")
+    chosen = Verdict(settings, Comparison(1, 5.0, 0, answers=32, equal_answers=31))
+    chosen.judge(Bounds(min_equal_answers=50.0, one_may_differ=False))
+    assert any(line.endswith("as well; at least 50 % must be equal") for line in chosen.lines())
+
+
 @pytest.mark.parametrize(
     ("comparison", "settings", "broken"),
     [
