@@ -8,7 +8,7 @@ from pathlib import Path
 
 from export.card import MakeCard, card_place, export_card
 from export.cpu import has_vnni
-from export.data import make_task, max_seq_length
+from export.data import make_task, max_seq_length, reading
 from export.flags import Arguments, parse_check_flags, parse_onnx_flags, parse_triton_flags
 from export.folder import model_path, publish, staged
 from export.metadata import describe_model
@@ -127,6 +127,7 @@ def export_as_told(
         export_card,
         source=source,
         settings=settings,
+        reading=reading(arguments, source),
         command=command,
         data=None if task is None or data is None else Path(data).name,
         part="" if task is None else task.part,

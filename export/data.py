@@ -1,6 +1,8 @@
 """The data of a check as a task: a SQuAD file, a GLUE task's folder, or a file of one's own texts."""
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from checkpoints.names import CLASSIFICATION
 from export.flags import Arguments
@@ -18,18 +20,32 @@ def max_seq_length(arguments: Arguments, source: Source) -> int:
     return min(length, source.config.max_position_embeddings)
 
 
+@dataclass(frozen=True)
+class Reading:
+    """How texts become rows of tokens: cut to `longest`, lower-cased or not; `is_told`: by a flag or a file."""
+
+    longest: int
+    do_lower_case: bool
+    is_told: bool
+
+
+def reading(arguments: Arguments, source: Source) -> Reading:
+    """As the flags say, the checkpoint's files, or BERT's defaults."""
+    lower, told = arguments["do_lower_case"], source.checkpoint.metadata.get("do_lower_case")
+    is_told = lower is not None or told is not None
+    return Reading(max_seq_length(arguments, source), told != "false" if lower is None else lower, is_told)
+
+
 def make_task(arguments: Arguments, source: Source, data: str, examples: int | None) -> Task:
     """The task that the head is for, on that data, its first `examples`; UserError for what does not fit."""
     vocab_file = arguments["vocab_file"] or source.checkpoint.vocab_file
     if vocab_file is None:
         raise UserError(f"--vocab_file is required: {source.name} has no vocab.txt beside it")
-    lower = arguments["do_lower_case"]
-    if lower is None:
-        lower = source.checkpoint.metadata.get("do_lower_case", "true") == "true"
-    shared = {
+    how = reading(arguments, source)
+    shared: dict[str, Any] = {
         "vocab_file": Path(vocab_file),
-        "do_lower_case": lower,
-        "max_seq_length": max_seq_length(arguments, source),
+        "do_lower_case": how.do_lower_case,
+        "max_seq_length": how.longest,
         "max_position_embeddings": source.config.max_position_embeddings,
         "vocab_size": source.config.vocab_size,
     }

@@ -1,13 +1,19 @@
 """The card and the record beside an exported model."""
 
+import ast
+import re
 from pathlib import Path
 
 import pytest
-from tiny_exports import tiny_checkpoint
+from tiny_exports import LABELS, tiny_checkpoint
 
 from checkpoints.hugging_face import write_hugging_face
 from export.__main__ import main
+from export.card import classifier_code
+from export.runtime import OnnxPredictor, read_model
 from export.triton import TritonSettings, copy_model
+from tasks.classification import ClassificationTask
+from tasks.text_classification import OwnDataSource
 from twinquant.model_card import is_ours
 from twinquant.run_record import read_records
 
@@ -37,6 +43,49 @@ def test_a_folder_of_its_own(checkpoint: Path, tmp_path: Path) -> None:
     export(checkpoint, tmp_path / "out", *words)
     assert (tmp_path / "out/README.md").read_bytes() == before
     assert len(read_records(tmp_path / "out/run.json")) == 2
+
+
+@pytest.mark.parametrize("labels", [3, 1], ids=["classes", "regression"])
+def test_the_lines_of_the_card_run_the_model(
+    labels: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As the project's own task and predictor do, with the checkpoint's case and the length that was given."""
+    made = tiny_checkpoint("glue")
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"one text and another . One And Text".split()]
+    (tmp_path / "words.txt").write_text("\n".join([*tokens, *(f"filler{n}" for n in range(97 - len(tokens)))]))
+    made.vocab_file, made.metadata["do_lower_case"] = tmp_path / "words.txt", "false"
+    for name in ("output_weights", "output_bias"):
+        made.tensors[name] = made.tensors[name][:labels]
+    assert made.config is not None
+    made.config = made.config.with_labels(LABELS[:labels])
+    write_hugging_face(tmp_path / "cased", made)
+    export(tmp_path / "cased", tmp_path / "out", "--nocheck", "--max_seq_length=40")
+    card = (tmp_path / "out/README.md").read_text()
+    assert "| Texts | at most 40 tokens (`--max_seq_length`); the model takes 64 |" in card
+    assert "| Lower case | no |" in card
+    (code,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    monkeypatch.chdir(tmp_path / "out")
+    capsys.readouterr()
+    exec(compile(code, "README.md", "exec"), {})
+    (tmp_path / "texts.tsv").write_text("text\tlabel\nOne text.\t0.5\nAnd another one.\t0.7\n")
+    texts = OwnDataSource(test_file=tmp_path / "texts.tsv", label_names=LABELS[:labels], label_column="none")
+    words = {"vocab_file": "vocab.txt", "do_lower_case": False, "do_eval": False, "do_predict": True}
+    (prediction_set,) = ClassificationTask(source=texts, **words).prediction_sets()
+    logits = OnnxPredictor("model.onnx", read_model("model.onnx")[1], 1).predict(
+        prediction_set.features().batch([0, 1])
+    )
+    expected = logits["logits"]
+    printed = ast.literal_eval(capsys.readouterr().out)
+    if labels == 1:
+        assert printed == pytest.approx(expected[:, 0].tolist(), abs=1e-5)
+    else:
+        assert printed == [LABELS[index] for index in expected.argmax(axis=1)]
+
+
+def test_the_page_shows_the_lines_of_the_card(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs/export.md").read_text(encoding="utf-8")
+    code = classifier_code("model.onnx", 128, lower=True).replace('folder = "."', 'folder = "onnx/mrpc"')
+    assert f"```python\n{code}```" in page
 
 
 def test_several_models_in_one_folder(checkpoint: Path, tmp_path: Path) -> None:
