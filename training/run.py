@@ -233,12 +233,15 @@ class Run(RunModel):
             raise UserError(f"--eval_all_checkpoints: {self.folder.folder} holds no model.ckpt-<step>")
         return scores
 
-    def score(self, model: Predictor, folder: Path | None, labeled_only: bool = False) -> dict[str, float]:
+    def score(
+        self, model: Predictor, folder: Path | None, labeled_only: bool = False, with_tests: bool = True
+    ) -> dict[str, float]:
         """Predicts the task's sets with a model; the answers are written into `folder`, if one is given.
 
         Args:
             model: anything that predicts as a backend does.
             labeled_only: leave out the sets whose right answers are not known.
+            with_tests: test sets too; between steps of a training nothing is to be learned from them.
 
         Returns:
             The scores, on rank 0; the other processes know none.
@@ -247,6 +250,8 @@ class Run(RunModel):
         scores: dict[str, float] = {}
         for prediction_set in self.task.prediction_sets():
             if labeled_only and not prediction_set.has_labels:
+                continue
+            if not with_tests and prediction_set.name.partition("_")[0] == "test":
                 continue
             features = self.processes.in_turns(prediction_set.features)
             started = time.monotonic()
@@ -267,7 +272,7 @@ class Run(RunModel):
         return scores
 
     def _evaluate(self, step: int) -> None:
-        scores = self.score(self.backend, None, labeled_only=True)
+        scores = self.score(self.backend, None, labeled_only=True, with_tests=False)
         self.scored = (self.folder.path(step).name, scores)
         if self.events is not None and scores:
             self.events.write(step, {f"eval/{name}": value for name, value in scores.items()})

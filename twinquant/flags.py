@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from twinquant import __version__
+from twinquant.command_line import HIDDEN, SECRET_FLAGS
 from twinquant.errors import UserError
 
 GROUPS = (
@@ -121,7 +122,7 @@ def parse_flags(
         frozenset(occurrence.spelling for found in given.values() for occurrence in found),
     )
     replaced = [
-        f"{found[-1].spelling}={_show(found[-1].value)} instead of {_show(in_file[name][-1].value)}"
+        f"{found[-1].spelling}={_show(name, found[-1].value)} instead of {_show(name, in_file[name][-1].value)}"
         for name, found in typed.items()
         if name in in_file and in_file[name][-1].value != found[-1].value
     ]
@@ -132,10 +133,10 @@ def parse_flags(
         flag, value, spelling = by_name[name], found[-1].value, found[-1].spelling
         if any(other.value != value for other in found):
             names = " and ".join(dict.fromkeys(other.spelling for other in found))
-            listed = ", ".join(_show(other.value) for other in found)
+            listed = ", ".join(_show(name, other.value) for other in found)
             parsed.notes.append(
                 f"warning: {names} {'were' if ' and ' in names else 'was'} given {len(found)} times with different "
-                f"values ({listed}); the last, {_show(value)}, is used."
+                f"values ({listed}); the last, {_show(name, value)}, is used."
             )
         if value in flag.quiet:
             continue
@@ -288,7 +289,8 @@ def _convert(flag: Flag, spelling: str, raw: Any) -> Any:
         raise UserError(f"{spelling} was given {how}; it takes {expected_value(flag)}.")
     if flag.type is list:
         return tuple(raw) if isinstance(raw, list) else (raw,)
-    wrong = UserError(f"{spelling} takes {expected_value(flag)}, found {raw!r}.")
+    shown = HIDDEN if flag.name in SECRET_FLAGS else repr(raw)
+    wrong = UserError(f"{spelling} takes {expected_value(flag)}, found {shown}.")
     if flag.type is bool:
         if raw.lower() not in TRUE_WORDS + FALSE_WORDS:
             raise wrong
@@ -322,5 +324,8 @@ def _interval(text: str) -> tuple[float, float, bool, bool]:
     return float(low), float(high), text[0] == "[", text[-1] == "]"
 
 
-def _show(value: Any) -> str:
+def _show(name: str, value: Any) -> str:
+    """A flag's value for a note, which also gets into settings.json."""
+    if name in SECRET_FLAGS:
+        return HIDDEN
     return " ".join(value) if isinstance(value, tuple) else str(value)

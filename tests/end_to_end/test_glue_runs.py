@@ -139,6 +139,7 @@ def test_evaluation_while_training_and_the_best_model(place: Path, backend: str)
     scores = json.loads(outcome.out.splitlines()[-1])
     assert scores["acc"] == best["scores"]["acc"] and {"acc_2", "acc_4", "acc_6", "acc_test", "f1_macro"} <= set(scores)
     assert scores["acc_4"] == evaluations[1]["scores"]["acc"]
+    assert not [name for entry in evaluations for name in entry["scores"] if name.endswith("_test")]
     assert saved(folder / "model.ckpt-best").label_names == ["arts", "sport", "trade"]
     predicted = (folder / "predict_results_text_classification.txt").read_text().splitlines()
     assert len(predicted) == 21 and predicted[1].split("\t")[1] in ("arts", "sport", "trade")

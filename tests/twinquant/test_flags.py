@@ -251,3 +251,13 @@ def test_a_repeated_flag_is_called_as_it_was_typed():
     assert note == (
         "warning: --model_name_or_path was given 2 times with different values (a, b); the last, b, is used."
     )
+
+
+def test_a_repeated_token_is_not_told():
+    """Notes go to the log and into settings.json."""
+    flags = (Flag("token", str, None, "data", "A secret."), Flag("use_auth_token", bool, False, "data", "Another."))
+    parsed = parse_flags(flags, ["--token", "hf_one", "--token=hf_two"], "program", "")
+    assert parsed.values["token"] == "hf_two" and len(parsed.notes) == 1
+    assert "hf_" not in parsed.notes[0] and "(hidden)" in parsed.notes[0]
+    with pytest.raises(UserError, match=r"--use_auth_token takes .*, found \(hidden\)"):
+        parse_flags(flags, ["--use_auth_token", "hf_three"], "program", "")
