@@ -11,6 +11,7 @@ require_base_packages("run_glue.py")  # before the imports that need them
 import json
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from checkpoints.config import BertConfig
@@ -70,7 +71,7 @@ def make_run(settings: GlueSettings, backend: str, processes: Processes, record:
     return kind(
         settings,
         backend,
-        lambda config, vocab_file: make_task(settings, config, vocab_file, makes_features),
+        partial(make_task, makes_features=makes_features),
         processes,
         record,
     )

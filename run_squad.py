@@ -11,6 +11,7 @@ require_base_packages("run_squad.py")  # before the imports that need them
 import json
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from checkpoints.config import BertConfig
@@ -52,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
         run = Run(
             settings,
             backend,
-            lambda config, vocab_file: make_task(settings, config, vocab_file, processes.local_rank == 0),
+            partial(make_task, makes_features=processes.local_rank == 0),
             processes,
             record,
         )

@@ -4,6 +4,7 @@ import dataclasses
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -32,7 +33,7 @@ from training.resume import (
 )
 from training.saves import RunFolder
 from training.schedule import number_of_steps
-from training.start import config_of, config_with_labels, start_of, vocab_file_of
+from training.start import config_of, config_with_labels, lower_case_of, start_of, vocab_file_of
 from training.teacher import teacher_config
 from twinquant.errors import UserError
 from twinquant.model_card import Card, make_card, write_card
@@ -41,7 +42,7 @@ from twinquant.settings import CommonSettings
 
 logger = logging.getLogger("twinquant")
 
-TaskFactory = Callable[[BertConfig, Path], Task]
+TaskFactory = Callable[[Any, BertConfig, Path], Task]
 
 
 class RunModel:
@@ -63,7 +64,7 @@ class RunModel:
         """Reads the checkpoint, the config and the vocabulary; the frameworks are not imported yet.
 
         Args:
-            make_task: builds the task from the model's config and vocabulary file.
+            make_task: builds the task from the settings of its script, the model's config and vocabulary file.
             processes: all of them make the same calls; only rank 0 writes into the output folder.
             record: is told the phases.
         """
@@ -79,7 +80,8 @@ class RunModel:
         self.result = self.start = start
         self.config = config_of(settings, self.checkpoint)
         self.vocab_file = vocab_file_of(settings, self.checkpoint)
-        self.task = make_task(self.config, self.vocab_file)
+        settings = self.settings = lower_case_of(settings, self.checkpoint)
+        self.task = make_task(settings, self.config, self.vocab_file)
         self.config = config_with_labels(self.config, self.task, self.checkpoint)
         if start and not settings.do_calib:
             settings = self.settings = self._as_calibrated(str(start))

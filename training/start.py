@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 from pathlib import Path
+from typing import TypeVar
 
 from checkpoints.checkpoint import Checkpoint
 from checkpoints.checkpoint_state import latest_checkpoint
@@ -13,6 +14,8 @@ from twinquant.errors import UserError
 from twinquant.settings import CommonSettings
 
 logger = logging.getLogger("twinquant")
+
+Settings = TypeVar("Settings", bound=CommonSettings)
 
 
 def start_of(settings: CommonSettings) -> str | None:
@@ -55,6 +58,24 @@ def vocab_file_of(settings: CommonSettings, checkpoint: Checkpoint) -> Path:
             "words the model's answers are noise", found, beside,
         )  # fmt: skip
     return Path(found)
+
+
+def lower_case_of(settings: Settings, checkpoint: Checkpoint) -> Settings:
+    """The settings with the lower-casing of a model of the hub, whose files the flags' rules have not seen.
+
+    A flag that was given stays, with a warning. Of a folder or file, those rules have settled it.
+    """
+    said = checkpoint.metadata.get("do_lower_case")
+    if not checkpoint.fetched_into or said is None or (said == "true") == settings.do_lower_case:
+        return settings
+    if "do_lower_case" in settings.explicit:
+        logger.warning(
+            "warning: do_lower_case is %s, but tokenizer_config.json of %s says %s",
+            settings.do_lower_case, checkpoint.source, said == "true",
+        )  # fmt: skip
+        return settings
+    logger.info("do_lower_case is %s, as tokenizer_config.json of %s says", said == "true", checkpoint.source)
+    return dataclasses.replace(settings, do_lower_case=said == "true")
 
 
 def config_with_labels(config: BertConfig, task: Task, checkpoint: Checkpoint) -> BertConfig:

@@ -25,7 +25,7 @@ from quantization.modes import all_quantizers, enabled_quantizers, get_mode, q8b
 from quantization.ranges import calibration_report
 from training.evaluations import Evaluations
 from training.saves import RunFolder, TrainingState
-from twinquant.arguments_file import expand_arguments_file
+from twinquant.arguments_file import split_arguments_file
 from twinquant.errors import UserError
 from twinquant.files import write_json_atomically
 from twinquant.main import sentence_of
@@ -170,7 +170,7 @@ def make_arguments(folder: Path) -> None:
 
 
 def read_arguments(folder: Path) -> None:
-    words = expand_arguments_file([str(folder / "run.json")])
+    (_, words), _ = split_arguments_file([str(folder / "run.json")])
     try:
         parse_squad_flags(words)
     except (UserError, OSError) as error:  # about a flag, whose value the sentence names

@@ -20,7 +20,7 @@ from tasks.squad_examples import read_squad_examples
 from tasks.text_classification import OwnDataSource
 from training.evaluations import Evaluations
 from training.saves import RunFolder
-from twinquant.arguments_file import expand_arguments_file
+from twinquant.arguments_file import split_arguments_file
 from twinquant.errors import UserError
 from twinquant.main import LONGEST_LINE, one_line, run_main
 from twinquant.model_files import trained_model_in
@@ -176,7 +176,7 @@ def test_a_label_of_thousands_of_digits(tmp_path: Path) -> None:
 def test_a_nested_file_of_arguments(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text(DEEP)
     with pytest.raises(UserError, match="run.json is not a JSON file of arguments: it is nested too deeply"):
-        expand_arguments_file([str(tmp_path / "run.json")])
+        split_arguments_file([str(tmp_path / "run.json")])
 
 
 def test_a_name_too_long_for_the_system(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 
 from checkpoints.checkpoint import Checkpoint
-from training.start import vocab_file_of
+from training.start import lower_case_of, vocab_file_of
 
 
 @dataclass
 class Settings:
-    vocab_file: str | None
+    vocab_file: str | None = None
+    do_lower_case: bool = True
+    explicit: frozenset[str] = frozenset()
 
 
 @pytest.mark.parametrize(
@@ -39,3 +41,26 @@ def test_another_vocabulary_than_the_checkpoints_is_warned_of(
     assert found == (paths[0] or paths[1])
     assert bool(caplog.messages) == warned
     assert not warned or f"{paths[0]} is another vocabulary than {paths[1]}" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("said", "fetched", "explicit", "lower", "told"),
+    [
+        pytest.param("false", True, False, False, "INFO", id="cased-on-the-hub"),
+        pytest.param("true", True, False, True, "", id="uncased-on-the-hub"),
+        pytest.param("false", True, True, True, "WARNING", id="given"),
+        pytest.param("false", False, False, True, "", id="a-folder"),
+        pytest.param(None, True, False, True, "", id="silent"),
+    ],
+)
+def test_a_model_of_the_hub_says_its_case(
+    caplog: pytest.LogCaptureFixture, said: str | None, fetched: bool, explicit: bool, lower: bool, told: str
+) -> None:
+    """Its tokenizer_config.json is fetched after the flags were settled."""
+    metadata = {} if said is None else {"do_lower_case": said}
+    checkpoint = Checkpoint(tensors={}, source="org/bert", metadata=metadata, fetched_into="/cache" if fetched else "")
+    settings = Settings(explicit=frozenset({"do_lower_case"} if explicit else ()))
+    with caplog.at_level(logging.INFO, "twinquant"):
+        found = lower_case_of(settings, checkpoint)
+    assert found.do_lower_case is lower
+    assert [record.levelname for record in caplog.records] == ([told] if told else [])
