@@ -48,5 +48,7 @@ def create_collectives(name: str, *arguments: Any, **keywords: Any) -> Collectiv
         return PyTorchCollectives(*arguments, **keywords)
     except ImportError as error:
         reason = str(error).splitlines()[0]
-        sentence = f"--horovod: Horovod for {name} cannot be imported ({reason}); `make horovod` builds and installs it"
-        raise UserError(sentence) from error
+        raise UserError(
+            f"--horovod: Horovod for {name} cannot be imported ({reason}); `make horovod` builds and installs it into "
+            ".venv, `python -m install.horovod_install` in a clone into the Python that runs it"
+        ) from error

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from checkpoints import names
 from checkpoints.checkpoint_state import STATE_FILE, latest_checkpoint
+from checkpoints.dynamic_folder import refuse_dynamic
 from checkpoints.fastertransformer import read_fastertransformer
 from checkpoints.hugging_face import RANGES_FILE, WEIGHT_FILES, read_hugging_face
 from checkpoints.tf_checkpoint import read_tf_checkpoint
@@ -140,6 +141,7 @@ def _load_folder(folder: Path) -> Checkpoint:
         return read_tf_checkpoint(prefixes[0])
     if prefixes:
         raise UserError(f"the folder {folder} holds several checkpoints, name one of them: {', '.join(prefixes)}")
+    refuse_dynamic(folder)
     raise UserError(f"the folder {folder} holds no checkpoint; expected {FORMS}")
 
 
@@ -153,6 +155,7 @@ def _load_file(path: Path) -> Checkpoint:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     if start.startswith(_TORCH_MAGIC):
         return read_fastertransformer(path)
+    refuse_dynamic(path)
     raise UserError(f"the file {path} is no checkpoint; expected {FORMS}")
 
 

@@ -110,11 +110,6 @@ class BundleReader:
         return self._shards[shard]
 
 
-def list_bundle(prefix: str | os.PathLike[str]) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Name -> (dtype, shape) of every tensor, from the index alone; the data files need not be there."""
-    return {name: (entry.dtype, entry.shape) for name, entry in BundleReader(prefix).entries.items()}
-
-
 def write_bundle(prefix: str | os.PathLike[str], tensors: Mapping[str, np.ndarray]) -> None:
     """Writes `<prefix>.data-00000-of-00001`, then `<prefix>.index` (its rename is the commit point).
 

@@ -118,10 +118,6 @@ class Tokenizer:
         self._rust.normalizer = self._normalizer
         self._rust.pre_tokenizer = self._pre_tokenizer
 
-    def tokenize(self, text: str) -> list[str]:
-        """The word pieces of one text as strings."""
-        return self._rust.encode(text, add_special_tokens=False).tokens
-
     def basic_tokens(self, text: str) -> list[str]:
         """The words and punctuation marks of one text after cleaning and lower-casing, before WordPiece."""
         return [token for token, _ in self._pre_tokenizer.pre_tokenize_str(self._normalizer.normalize_str(text))]

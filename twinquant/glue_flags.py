@@ -269,10 +269,6 @@ class GlueSettings(CommonSettings):
         """Whether the run ends with a prediction, of the dev set or the test set."""
         return self.do_eval or self.do_predict
 
-    def describe(self) -> list[str]:
-        """The lines printed at the start of a run."""
-        return self.describe_flags(ALL_FLAGS)
-
 
 def parse_glue_flags(argv: Sequence[str]) -> GlueSettings:
     """Read the command line of run_glue.py (without the program's name), or a .json file of arguments and flags behind.

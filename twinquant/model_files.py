@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from checkpoints.checkpoint_state import latest_checkpoint
+from checkpoints.dynamic_folder import refuse_dynamic
 from twinquant.errors import UserError
 from twinquant.flags import ParsedFlags
 from twinquant.json_text import parse_json
@@ -38,6 +39,7 @@ def check_checkpoint(parsed: ParsedFlags, name: str) -> None:
     value = parsed.values[name]
     if value is None:
         return
+    refuse_dynamic(value)
     path = Path(value)
     if not (path.exists() or Path(f"{value}.index").exists() or looks_like_hub_name(value)):
         raise UserError(

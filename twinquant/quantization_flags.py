@@ -1,6 +1,7 @@
 """Which quantization the flags ask for: a scheme, in it a mode of the table or a mode of the user's own, or none."""
 
 import re
+from importlib.util import find_spec
 from typing import Any
 
 from twinquant.errors import UserError
@@ -136,9 +137,21 @@ def _settle_dynamic(parsed: ParsedFlags) -> None:
             f"--quantized_engine={values['quantized_engine']} contradicts --dynamic_engine=torchao, which has no "
             "engines to choose from; leave one of the two out."
         )
+    _check_dynamic_packages(parsed)
     if values["backend"] is None:
         values["backend"] = "pytorch"
         parsed.notes.append("note: --quant_scheme=dynamic is PyTorch's, so the backend is pytorch.")
+
+
+def _check_dynamic_packages(parsed: ParsedFlags) -> None:
+    """They are used after the training, which is a late moment to learn that they are not there."""
+    engine = parsed.values["dynamic_engine"]
+    for package, flag, extra in (
+        ("torch", "--quant_scheme=dynamic", "pytorch"),
+        ("torchao", f"{parsed.spelling('dynamic_engine')}={engine}", "torchao"),
+    ):
+        if (package == "torch" or engine == "torchao") and find_spec(package) is None:
+            raise UserError(f"{flag} needs the package {package}, not installed; pip install '.[{extra}]' installs it.")
 
 
 def _check_quant_disable(parsed: ParsedFlags) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from twinquant.command_line import HIDDEN, SECRET_FLAGS
-from twinquant.flags import GROUPS, Flag, ParsedFlags
+from twinquant.flags import Flag, ParsedFlags
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,19 +113,6 @@ class CommonSettings:
         values = {name: getattr(self, name) for name in names} | self.given_besides
         words = [f"{name}={_show(value)}" for name, value in values.items() if value is not None]
         return "settings: " + " ".join(words)
-
-    def describe_flags(self, flags: Sequence[Flag]) -> list[str]:
-        """The lines printed at the start of a run: settings by phase, those that the user gave marked with *."""
-        groups = {flag.name: flag.group for flag in flags if flag.kept}
-        groups |= {"scale_learning_rate": "fine-tuning", "custom_mode": "quantization", "dialect": "runtime"}
-        groups |= {"evaluate_steps": "fine-tuning", "evaluate_per_epoch": "fine-tuning", "export": "export"}
-        lines = ["settings (* = given on the command line):"]
-        for group in GROUPS:
-            names = [field.name for field in dataclasses.fields(self) if groups.get(field.name) == group]
-            if names:
-                lines.append(f"  {group}")
-                lines += [f"  {'*' if name in self.explicit else ' '} {name}: {getattr(self, name)}" for name in names]
-        return lines
 
 
 def given_besides(parsed: ParsedFlags, flags: Sequence[Flag]) -> dict[str, Any]:

@@ -139,10 +139,6 @@ class SquadSettings(CommonSettings):
     null_score_diff_threshold: float
     num_eval_iterations: int | None
 
-    def describe(self) -> list[str]:
-        """The lines printed at the start of a run."""
-        return self.describe_flags(ALL_FLAGS)
-
 
 def parse_squad_flags(argv: Sequence[str]) -> SquadSettings:
     """Read the command line of run_squad.py (without the program's name).

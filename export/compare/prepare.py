@@ -66,7 +66,7 @@ def _prepare_backend(row: Row, source: Source, arguments: Arguments) -> None:
 
 def _prepare_dynamic(row: Row, source: Source, folder: Path) -> None:
     from backends.pytorch.dynamic import DynamicModel, DynamicSettings
-    from backends.pytorch.dynamic_file import WEIGHTS_FILE
+    from checkpoints.dynamic_folder import WEIGHTS_FILE
 
     model = DynamicModel.from_tensors(source.config, source.head, source.num_labels, source.tensors, DynamicSettings())
     path = folder / row.kind.name

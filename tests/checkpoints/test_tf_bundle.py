@@ -12,10 +12,15 @@ import pytest
 from checkpoints.config import BertConfig
 from checkpoints.names import expected_tensors
 from checkpoints.table_format import masked_crc32c, read_table, write_table
-from checkpoints.tf_bundle import BundleReader, list_bundle, write_bundle
+from checkpoints.tf_bundle import BundleReader, write_bundle
 from twinquant.errors import UserError
 
 REAL_INDEXES = ["chinese_wwm_L-12_H-768", "uncased_L-8_H-512_A-8"]
+
+
+def list_bundle(prefix: str | os.PathLike[str]) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Name -> (dtype, shape) of every tensor, from the index alone."""
+    return {name: (entry.dtype, entry.shape) for name, entry in BundleReader(prefix).entries.items()}
 
 
 @pytest.fixture(scope="module")

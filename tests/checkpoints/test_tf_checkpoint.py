@@ -3,7 +3,7 @@ import logging
 import numpy as np
 import pytest
 
-from checkpoints.tf_bundle import list_bundle, write_bundle
+from checkpoints.tf_bundle import BundleReader, write_bundle
 from checkpoints.tf_checkpoint import read_tf_checkpoint, write_tf_checkpoint
 from twinquant.errors import UserError
 
@@ -28,9 +28,12 @@ def test_a_round_trip_keeps_everything(tmp_path, squad_checkpoint, assert_same_a
 
 def test_ranges_are_stored_as_the_original_stores_them(tmp_path, squad_checkpoint):
     write_tf_checkpoint(tmp_path / "m", squad_checkpoint)
-    listed = list_bundle(tmp_path / "m")
-    assert listed[f"{QUERY}/kernel_quantizer/quant_max"] == ("float32", (8,))
-    assert listed["bert/final_input_quantizer/quant_min"] == ("float32", ())
+    listed = BundleReader(tmp_path / "m").entries
+    kernel, final_input = (
+        listed[f"{name}/quant_max"] for name in (f"{QUERY}/kernel_quantizer", "bert/final_input_quantizer")
+    )
+    assert (kernel.dtype, kernel.shape) == ("float32", (8,))
+    assert (final_input.dtype, final_input.shape) == ("float32", ())
     pairs = [name for name in listed if name.endswith("/quant_min")]
     assert len(pairs) == len(squad_checkpoint.ranges)
 

@@ -72,6 +72,13 @@ def flipped(name: str, position: int = -9) -> Callable[[Path], Any]:
     return change
 
 
+def dynamic_run(folder: Path) -> None:
+    """A folder as run_glue.py --quant_scheme=dynamic leaves it."""
+    (folder / "run/fp32/model").mkdir(parents=True)
+    (folder / "run/int8").mkdir()
+    (folder / "run/int8/model_int8.safetensors").write_bytes(b"")
+
+
 def gone(name: str) -> Callable[[Path], Any]:
     return lambda folder: (folder / name).unlink()
 
@@ -166,6 +173,7 @@ ROWS = {
             text("dev.csv", "text,label\na cat,great\n")),
         Row("JSON lines, one of them broken", GLUE, f"{OWN} --train_file=t.jsonl",
             text("t.jsonl", '{"text": "a", "label": 1}\n{"text": \n')),
+        Row("a model that is dynamically quantized already", GLUE, f"{OWN} --init_checkpoint=run/int8", dynamic_run),
         Row("a class named twice", GLUE, f"{OWN} --class_file=classes.txt", text("classes.txt", "good\nbad\ngood\n")),
         Row("GLUE: a folder without the files", GLUE, "--task_name=MRPC --data_dir=glue --do_eval"),
         Row("GLUE: a row with too few columns", GLUE, "--task_name=MRPC --data_dir=MRPC --do_eval",
@@ -193,6 +201,7 @@ ROWS = {
     "Exported models": [
         Row("no checkpoint", EXPORT, "onnx --output=o"),
         Row("int8 without ranges", EXPORT, "onnx --checkpoint=model.ckpt-1 --output=o --precision=int8"),
+        Row("a dynamically quantized model", EXPORT, "onnx --checkpoint=run/int8 --output=o", dynamic_run),
         Row("a model that is cut off", EXPORT, "check --model=onnx --checkpoint=ft1", half("onnx/model.onnx")),
         Row("no ONNX file", EXPORT, "check --model=onnx --checkpoint=ft1", text("onnx/model.onnx", "this is no model")),
         Row("a precision that does not exist", EXPORT, "onnx --checkpoint=model.ckpt-1 --output=o --precision=int4"),

@@ -34,7 +34,7 @@ tables with right checksums around wrong content): each must be read or refused 
 within ten seconds and 400 MB. `make test` repeats the same few thousand files, `make fuzz` tries new ones for ten
 minutes.
 
-The commands below come behind these words, of which a later flag takes the place of an earlier one:
+The commands below follow these words; a later flag overrides an earlier one:
 
 """
 

@@ -35,8 +35,11 @@ MISSING = {
     ),
     "dynamic quantization without torch": (
         "tensorflow", [*GLUE, "--quant_scheme=dynamic"],
-        "--backend=pytorch needs the package torch, not installed (installed: tensorflow); pip install '.[pytorch]' "
-        "installs it.",
+        "--quant_scheme=dynamic needs the package torch, not installed; pip install '.[pytorch]' installs it.",
+    ),
+    "torchao's engine without torchao": (
+        "pytorch", [*GLUE, "--quant_scheme=dynamic", "--dynamic_engine=torchao"],
+        "--dynamic_engine=torchao needs the package torchao, not installed; pip install '.[torchao]' installs it.",
     ),
     "export without onnx": (
         "pytorch", ["-m", "export", "onnx", "--checkpoint={job}/model.ckpt-1", "--output=o"],
@@ -61,7 +64,7 @@ MISSING = {
     "several processes without Horovod": (
         "pytorch", [*SQUAD, "--do_predict", "--horovod", "--backend=pytorch"],
         "--horovod: Horovod for pytorch cannot be imported (No module named 'horovod'); `make horovod` builds and "
-        "installs it",
+        "installs it into .venv, `python -m install.horovod_install` in a clone into the Python that runs it",
     ),
     "a hub name without its library": (
         "export", ["-m", "export", "onnx", "--checkpoint=bert-base-uncased", "--output=o"],

@@ -8,6 +8,11 @@ from tasks.tokenization import Tokenizer, check_vocabulary_size, load_tokenizer
 from twinquant.errors import UserError
 
 
+def tokenize(tokenizer: Tokenizer, text: str) -> list[str]:
+    """The word pieces of one text as strings."""
+    return [tokenizer.tokens[index] for index in tokenizer.encode_texts([text])[0]]
+
+
 @pytest.mark.parametrize(
     ("text", "pieces"),
     [
@@ -26,8 +31,7 @@ from twinquant.errors import UserError
     ],
 )
 def test_pieces(tokenizer: Tokenizer, text: str, pieces: list[str]) -> None:
-    assert tokenizer.tokenize(text) == pieces
-    assert [tokenizer.tokens[index] for index in tokenizer.encode_texts([text])[0]] == pieces
+    assert tokenize(tokenizer, text) == pieces
 
 
 def test_vocabulary_is_the_whole_file(tokenizer: Tokenizer, vocab_file: Path) -> None:
@@ -40,14 +44,14 @@ def test_vocabulary_is_the_whole_file(tokenizer: Tokenizer, vocab_file: Path) ->
 def test_case_and_accents_are_kept_without_lower_casing(vocab_file: Path) -> None:
     vocab_file.write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\nCafé\ncafe\n", encoding="utf-8")
     cased = load_tokenizer(vocab_file, do_lower_case=False)
-    assert cased.tokenize("Café CAFE cafe") == ["Café", "[UNK]", "cafe"]
+    assert tokenize(cased, "Café CAFE cafe") == ["Café", "[UNK]", "cafe"]
 
 
 @pytest.mark.parametrize(("length", "known"), [(200, True), (201, False)])
 def test_words_of_up_to_200_characters(vocab_file: Path, length: int, known: bool) -> None:
     vocab_file.write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\na\n##a\n", encoding="utf-8")
     expected = ["a"] + ["##a"] * (length - 1) if known else ["[UNK]"]
-    assert load_tokenizer(vocab_file).tokenize("a" * length) == expected
+    assert tokenize(load_tokenizer(vocab_file), "a" * length) == expected
 
 
 def test_words_index_the_given_lists(tokenizer: Tokenizer) -> None:

@@ -70,7 +70,7 @@ def test_without_horovod_one_sentence_says_how_to_install_it(settings, monkeypat
     for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "HOROVOD_FUSION_THRESHOLD",
                  "HOROVOD_STALL_CHECK_TIME_SECONDS", "HOROVOD_STALL_SHUTDOWN_TIME_SECONDS"):  # fmt: skip
         monkeypatch.setenv(name, "1")
-    with pytest.raises(UserError, match=r"--horovod: Horovod for .* `make horovod` builds and installs it"):
+    with pytest.raises(UserError, match=r"--horovod: Horovod for .* `make horovod` builds and installs it into "):
         launch(dataclasses.replace(settings, horovod=True), backend)
 
 

@@ -70,11 +70,6 @@ def test_to_dict_is_unchanged_by_json(glue):
     assert as_dict["evaluate_per_epoch"] is True and as_dict["text_column"] == []
 
 
-def test_describe_marks_what_the_user_gave(glue):
-    lines = glue.parse("--do_train", "--eval_strategy=steps", "--eval_steps=7").describe()
-    assert "  * do_train: True" in lines and "    evaluate_steps: 7" in lines and "  * task_name: mrpc" in lines
-
-
 def test_the_settings_line_has_flags_of_every_name(glue):
     line = glue.parse(
         "--do_train", "--evaluation_strategy", "epoch", "--hub_token=abc", "--num_train_epochs=2"

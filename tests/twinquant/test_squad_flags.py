@@ -241,14 +241,6 @@ def test_to_dict_is_unchanged_by_json(squad):
     assert set(as_dict) == {field.name for field in dataclasses.fields(settings)}
 
 
-def test_describe_marks_what_the_user_gave(squad):
-    lines = squad.parse("--do_train", "--num-calib-batch=4").describe()
-    assert "  * do_train: True" in lines
-    assert "  * calib_batch: 4" in lines
-    assert "    do_calib: False" in lines
-    assert lines.index("  fine-tuning") < lines.index("  * do_train: True") < lines.index("  quantization")
-
-
 def test_the_settings_line_has_every_flag_that_was_given(squad):
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnx")
