@@ -88,6 +88,8 @@ def run_check(argv: list[str]) -> int:
     source = load_source(arguments["checkpoint"], metadata["task"], arguments["bert_config_file"])
     task = _make_task(arguments, source, arguments["data"], arguments["max_examples"])
     check = _check_settings(arguments, source)
+    for warning in arguments.idle_bounds(metadata["precision"], task is not None):
+        logger.warning("%s", warning)
     bounds = arguments.bounds(metadata["precision"])
     verdict = verify(path, source, check, bounds, task)
     if arguments["json_summary"] is not None:

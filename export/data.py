@@ -1,16 +1,24 @@
 """The data of a check as a task: a SQuAD file, a GLUE task's folder, or a file of one's own texts."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from checkpoints.names import CLASSIFICATION
-from export.flags import Arguments
+from export.flags import DATA_FLAGS, Arguments
 from export.source import Source
 from tasks.base import Task
 from tasks.classification_source import ClassificationSource
 from twinquant.errors import UserError
 
+logger = logging.getLogger("twinquant")
+
+_OF_SQUAD = (
+    "doc_stride", "max_query_length", "n_best_size", "max_answer_length", "version_2_with_negative",
+    "null_score_diff_threshold",
+)  # fmt: skip
+_OF_TEXTS = ("text_column", "label_column", "class_file")
 _DEFAULT_LENGTHS = {True: 128, False: 384}  # of a classification, of question answering
 
 
@@ -49,16 +57,25 @@ def make_task(arguments: Arguments, source: Source, data: str, examples: int | N
         "max_position_embeddings": source.config.max_position_embeddings,
         "vocab_size": source.config.vocab_size,
     }
+    _warn_of_idle(arguments, source)
     if source.head == CLASSIFICATION:
         return _classification(arguments, source, data, examples, shared)
     if arguments["task_name"] is not None:
         raise UserError(f"--task_name={arguments['task_name']} is for classification; {source.name} answers questions")
     from tasks.squad import SquadTask
 
-    names = ("doc_stride", "max_query_length", "n_best_size", "max_answer_length", "version_2_with_negative",
-             "null_score_diff_threshold")  # fmt: skip
-    own = {name: arguments[name] for name in names}
+    own = {name: arguments[name] for name in _OF_SQUAD}
     return SquadTask(predict_file=data, max_predict_examples=examples, **shared, **own)
+
+
+def _warn_of_idle(arguments: Arguments, source: Source) -> None:
+    """Of flags for the data of the other head."""
+    idle = _OF_TEXTS if source.head != CLASSIFICATION else _OF_SQUAD
+    defaults = {flag.name: flag.default for flag in DATA_FLAGS}
+    given = [f"--{name}" for name in idle if (arguments[name] or None) != (defaults[name] or None)]
+    if given:
+        has = "has" if len(given) == 1 else "have"
+        logger.warning("warning: %s %s no effect: %s is for %s", ", ".join(given), has, source.name, source.head)
 
 
 def _classification(arguments: Arguments, source: Source, data: str, examples: int | None, shared: dict) -> Task:

@@ -1,6 +1,6 @@
 """The flags of `python -m export`: one table per command; rows that the scripts share: twinquant/export_flags.py."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from backends import BACKEND_NAMES
@@ -21,9 +21,11 @@ from twinquant.export_flags import (
     check_form,
     check_triton_name,
 )
+from twinquant.flag_rules import note_idle_flags
 from twinquant.flags import Flag, ParsedFlags, parse_flags
 from twinquant.glue_flags import CLASS_FILE, LABEL_COLUMN, TEXT_COLUMN
 
+_ON_DATA = frozenset({"min_equal_answers", "max_score_difference"})
 ONNX_HEAD = r"""
 python -m export onnx: write a checkpoint as an ONNX model, check it, and leave it only if it passes.
 
@@ -185,8 +187,24 @@ class Arguments:
             "max_relative_difference": 0.5 if dynamic else Bounds.max_relative_difference,
         }
         given = {name: self[name] for name in defaults if self[name] is not None}
-        on_data = {"min_equal_answers", "max_score_difference"}
-        return Bounds(**(defaults | given), one_may_differ=not dynamic and not on_data & set(given))
+        return Bounds(**(defaults | given), one_may_differ=not dynamic and not _ON_DATA & set(given))
+
+    def idle_bounds(self, precision: str, on_data: bool) -> list[str]:
+        """A warning of the bounds that were given and that nothing of such a model is held to."""
+        used = {"max_logit_difference"}
+        if precision != "fp32":
+            used = set(_ON_DATA) if on_data else {"max_relative_difference"}
+            used |= {"max_layer_difference"} if precision == "int8" else set()
+        idle = [f"--{field.name}" for field in fields(Bounds) if field.name not in used and self.is_given(field.name)]
+        if not idle:
+            return []
+        data = "data" if on_data else "random tokens"
+        has = "has" if len(idle) == 1 else "have"
+        return [f"warning: {', '.join(idle)} {has} no effect on a model of precision {precision}, compared on {data}."]
+
+    def is_given(self, name: str) -> bool:
+        """Whether a flag that is None unless it is given has a value; False of what is no flag."""
+        return self.values.get(name) is not None
 
 
 def parse_onnx_flags(argv: list[str]) -> Arguments:
@@ -199,9 +217,16 @@ def parse_onnx_flags(argv: list[str]) -> Arguments:
         if parsed.given(name) and values["precision"] != "int8":
             raise UserError(f"--{name} belongs to --precision=int8, found --precision={values['precision']}")
     check_form(values, parsed.notes)
-    if values["check_data"] is not None and not values["check"]:
-        parsed.notes.append("warning: --check_data has no effect: --check is off.")
-    return Arguments(values, tuple(parsed.notes))
+    # The card tells these two, checked or not.
+    of_data = {flag.name for flag in DATA_FLAGS} - {"max_seq_length", "do_lower_case"} | {"check_examples"}
+    of_check = {flag.name for flag in _CHECKING} - {"max_seq_length", "do_lower_case"} | {"check_data"}
+    if values["check"]:
+        note_idle_flags(parsed, ONNX_FLAGS, "check_data", of_data, values["check_data"] is not None, "warning")
+    else:
+        note_idle_flags(parsed, ONNX_FLAGS, "check", of_data | of_check, level="warning")
+    arguments = Arguments(values, ())
+    bounds = arguments.idle_bounds(values["precision"], values["check_data"] is not None) if values["check"] else []
+    return Arguments(values, (*parsed.notes, *bounds))
 
 
 def parse_check_flags(argv: list[str]) -> Arguments:
@@ -209,6 +234,8 @@ def parse_check_flags(argv: list[str]) -> Arguments:
     parsed = parse_flags(CHECK_FLAGS, argv, "python -m export check", CHECK_HEAD)
     require(parsed, "model", "the exported model")
     require(parsed, "checkpoint", "the checkpoint it was made from")
+    of_data = {flag.name for flag in DATA_FLAGS} | {"max_examples"}
+    note_idle_flags(parsed, CHECK_FLAGS, "data", of_data, parsed.values["data"] is not None, "warning")
     return Arguments(parsed.values, tuple(parsed.notes))
 
 
