@@ -158,7 +158,14 @@ def _path(name: str, settings: CommonSettings) -> str:
 
 def _command(start: str, head: str, flags: str, settings: CommonSettings) -> str:
     script = "run_squad.py" if head == "question_answering" else "run_glue.py"
-    words = [f"--init_checkpoint={shlex.quote(start)}", f"--max_seq_length={settings.max_seq_length}", flags, "..."]
+    # What shapes the windows of questions, where it is not the default: the scores were made with it.
+    windows = [
+        f"--{name}={getattr(settings, name)}"
+        for name in ("max_query_length", "doc_stride", "version_2_with_negative")
+        if head == "question_answering" and name in settings.explicit
+    ]
+    length = f"--max_seq_length={settings.max_seq_length}"
+    words = [f"--init_checkpoint={shlex.quote(start)}", length, *windows, flags, "..."]
     return " ".join(["python", script, *filter(None, words)])
 
 

@@ -43,6 +43,10 @@ def test_squad_2(workplace: Path, backend: str) -> None:
     mean = (scores["HasAns_f1"] * 20 + scores["NoAns_f1"] * 12) / 32
     assert scores["f1"] == pytest.approx(mean)
     assert outcome.scores == {name: scores[name] for name in ("exact_match", "f1")}
+    beside = "out" if backend == "tensorflow" else "out/model.ckpt-4"
+    card = (workplace / beside / "README.md").read_text(encoding="utf-8")
+    windows = "--max_seq_length=64 --max_query_length=16 --doc_stride=32 --version_2_with_negative=True"
+    assert f"{windows} ...` loads it" in card
 
 
 @pytest.mark.parametrize(("threshold", "empty"), [("-1000", True), ("1000", False)], ids=["low", "high"])

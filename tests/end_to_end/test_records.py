@@ -135,7 +135,8 @@ def test_q8bert_and_the_twin_s_file_have_a_card_in_the_folder(workplace: Path) -
     assert (workplace / "t/pytorch_model.bin").exists()
     card = (workplace / "t/README.md").read_text()
     assert "# pytorch_model.bin\n" in card and "transformers" not in card and "`t/model.ckpt-calibrated` is" in card
-    assert "--init_checkpoint=t/pytorch_model.bin --max_seq_length=64 --if_quant --quant_mode=ft2 ..." in card
+    assert "--init_checkpoint=t/pytorch_model.bin --max_seq_length=64 --max_query_length=16 " in card
+    assert " --if_quant --quant_mode=ft2 ..." in card
 
 
 def test_somebody_s_readme_in_the_output_folder_stays(workplace: Path) -> None:
