@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import gc
 import io
 import logging
 import os
@@ -68,6 +69,15 @@ def read(reader: Reader, folder: Path, data: bytes) -> None:
         assert path.name in sentence or str(path.parent) in sentence, sentence
     finally:
         path.write_bytes(intact)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _objects_of_other_tests() -> Iterator[None]:
+    """They are left out of collections: a check makes some, and hundreds of tests before make each take seconds."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="module")
