@@ -25,9 +25,9 @@ FORMS = (
 )
 EXAMPLES = 3  # tensors of a wrong shape that are named; with another hidden_size every one is wrong
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
-# What torch.save writes: a zip archive, or in old files a pickle of protocol 2.
 # How huggingface_hub, and the libraries below it, say that there is no network, or that they were told so.
 _UNREACHABLE = ("LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectError", "ConnectTimeout", "ConnectionError")
+# What torch.save writes: a zip archive, or in old files a pickle of protocol 2.
 _TORCH_MAGIC = (b"PK\x03\x04", b"\x80\x02")
 
 

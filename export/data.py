@@ -11,6 +11,7 @@ from export.source import Source
 from tasks.base import Task
 from tasks.classification_source import ClassificationSource
 from twinquant.errors import UserError
+from twinquant.words import no_effect
 
 logger = logging.getLogger("twinquant")
 
@@ -74,8 +75,7 @@ def _warn_of_idle(arguments: Arguments, source: Source) -> None:
     defaults = {flag.name: flag.default for flag in DATA_FLAGS}
     given = [f"--{name}" for name in idle if (arguments[name] or None) != (defaults[name] or None)]
     if given:
-        has = "has" if len(given) == 1 else "have"
-        logger.warning("warning: %s %s no effect: %s is for %s", ", ".join(given), has, source.name, source.head)
+        logger.warning("warning: %s: %s is for %s", no_effect(given), source.name, source.head)
 
 
 def _classification(arguments: Arguments, source: Source, data: str, examples: int | None, shared: dict) -> Task:

@@ -5,7 +5,7 @@ from typing import Any
 
 from backends import BACKEND_NAMES
 from export.source import TASK_HEADS
-from export.verdict import Bounds
+from export.verdict import BOUNDS_ON_DATA, Bounds, bounds_in_use
 from quantization.modes import MODE_NAMES
 from twinquant.errors import UserError
 from twinquant.export_flags import (
@@ -24,8 +24,8 @@ from twinquant.export_flags import (
 from twinquant.flag_rules import note_idle_flags
 from twinquant.flags import Flag, ParsedFlags, parse_flags
 from twinquant.glue_flags import CLASS_FILE, LABEL_COLUMN, TEXT_COLUMN
+from twinquant.words import no_effect
 
-_ON_DATA = frozenset({"min_equal_answers", "max_score_difference"})
 ONNX_HEAD = r"""
 python -m export onnx: write a checkpoint as an ONNX model, check it, and leave it only if it passes.
 
@@ -187,24 +187,15 @@ class Arguments:
             "max_relative_difference": 0.5 if dynamic else Bounds.max_relative_difference,
         }
         given = {name: self[name] for name in defaults if self[name] is not None}
-        return Bounds(**(defaults | given), one_may_differ=not dynamic and not _ON_DATA & set(given))
+        return Bounds(**(defaults | given), one_may_differ=not dynamic and not BOUNDS_ON_DATA & set(given))
 
     def idle_bounds(self, precision: str, on_data: bool) -> list[str]:
         """A warning of the bounds that were given and that nothing of such a model is held to."""
-        used = {"max_logit_difference"}
-        if precision != "fp32":
-            used = set(_ON_DATA) if on_data else {"max_relative_difference"}
-            used |= {"max_layer_difference"} if precision == "int8" else set()
-        idle = [f"--{field.name}" for field in fields(Bounds) if field.name not in used and self.is_given(field.name)]
-        if not idle:
-            return []
+        used = bounds_in_use(precision, on_data)
+        given = [field.name for field in fields(Bounds) if self.values.get(field.name) is not None]
+        idle = [f"--{name}" for name in given if name not in used]
         data = "data" if on_data else "random tokens"
-        has = "has" if len(idle) == 1 else "have"
-        return [f"warning: {', '.join(idle)} {has} no effect on a model of precision {precision}, compared on {data}."]
-
-    def is_given(self, name: str) -> bool:
-        """Whether a flag that is None unless it is given has a value; False of what is no flag."""
-        return self.values.get(name) is not None
+        return [f"warning: {no_effect(idle)} on a model of precision {precision}, compared on {data}."] if idle else []
 
 
 def parse_onnx_flags(argv: list[str]) -> Arguments:

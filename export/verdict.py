@@ -27,6 +27,17 @@ class Bounds:
     one_may_differ: bool = True
 
 
+BOUNDS_ON_DATA = frozenset({"min_equal_answers", "max_score_difference"})
+
+
+def bounds_in_use(precision: str, on_data: bool) -> frozenset[str]:
+    """The bounds that a model of that precision is judged by, compared on data or on random tokens."""
+    if precision == "fp32":
+        return frozenset({"max_logit_difference"})
+    used = BOUNDS_ON_DATA if on_data else frozenset({"max_relative_difference"})
+    return used | {"max_layer_difference"} if precision == "int8" else used
+
+
 @dataclass
 class Verdict:
     """Everything that a check of one model found.

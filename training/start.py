@@ -63,19 +63,18 @@ def vocab_file_of(settings: CommonSettings, checkpoint: Checkpoint) -> Path:
 def lower_case_of(settings: Settings, checkpoint: Checkpoint) -> Settings:
     """The settings with the lower-casing of a model of the hub, whose files the flags' rules have not seen.
 
-    A flag that was given stays, with a warning. Of a folder or file, those rules have settled it.
+    A flag that was given stays, with a warning, and so does the default of the PyTorch twin's scripts, which knew no
+    other way. Of a folder or file, those rules have settled it.
     """
-    said = checkpoint.metadata.get("do_lower_case")
-    if not checkpoint.fetched_into or said is None or (said == "true") == settings.do_lower_case:
+    told = checkpoint.metadata.get("do_lower_case")
+    if not checkpoint.fetched_into or told is None or (lower := told == "true") == settings.do_lower_case:
         return settings
-    if "do_lower_case" in settings.explicit:
-        logger.warning(
-            "warning: do_lower_case is %s, but tokenizer_config.json of %s says %s",
-            settings.do_lower_case, checkpoint.source, said == "true",
-        )  # fmt: skip
+    file = f"tokenizer_config.json of {checkpoint.source}"
+    if "do_lower_case" in settings.explicit or settings.dialect == "pytorch":
+        logger.warning("warning: do_lower_case is %s, but %s says %s", settings.do_lower_case, file, lower)
         return settings
-    logger.info("do_lower_case is %s, as tokenizer_config.json of %s says", said == "true", checkpoint.source)
-    return dataclasses.replace(settings, do_lower_case=said == "true")
+    logger.info("do_lower_case is %s, as %s says", lower, file)
+    return dataclasses.replace(settings, do_lower_case=lower)
 
 
 def config_with_labels(config: BertConfig, task: Task, checkpoint: Checkpoint) -> BertConfig:

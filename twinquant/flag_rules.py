@@ -11,6 +11,7 @@ from typing import Any
 
 from twinquant.errors import UserError
 from twinquant.flags import Flag, ParsedFlags
+from twinquant.words import no_effect
 
 # Flags that FasterTransformer's PyTorch script required and its TensorFlow script did not know.
 TWIN_SPELLINGS = ("--bert_model", "--config_file")
@@ -278,6 +279,4 @@ def note_idle_flags(
     """
     names = [flag.name for flag in flags if flag.name in idle and parsed.given(flag.name)]
     if names and not (parsed.values[condition] if active is None else active):
-        listed = ", ".join(parsed.spelling(name) for name in names)
-        has = "has" if len(names) == 1 else "have"
-        parsed.notes.append(f"{level}: {listed} {has} no effect without --{condition}.")
+        parsed.notes.append(f"{level}: {no_effect([parsed.spelling(name) for name in names])} without --{condition}.")

@@ -12,6 +12,7 @@ from twinquant.errors import UserError
 from twinquant.flag_rules import TWIN_DEFAULTS, choose_dialect
 from twinquant.flags import ParsedFlags
 from twinquant.model_files import called_uncased, check_file, read_lower_case, trained_model_in
+from twinquant.words import no_effect
 
 # Of FasterTransformer's PyTorch run_glue.py, which differs from its run_squad.py in the seed.
 TWIN_GLUE_DEFAULTS = {**TWIN_DEFAULTS, "seed": 1}
@@ -147,8 +148,7 @@ def choose_evaluation(parsed: ParsedFlags) -> tuple[int | None, bool]:
         names = ("evaluate_during_training", "eval_strategy", "eval_steps", "load_best_model_at_end")
         idle = [parsed.spelling(name) for name in names if parsed.given(name) and values[name] not in (False, "no")]
         if idle:
-            has = "has" if len(idle) == 1 else "have"
-            parsed.notes.append(f"note: {', '.join(idle)} {has} no effect without --do_train.")
+            parsed.notes.append(f"note: {no_effect(idle)} without --do_train.")
         values["evaluate_during_training"] = values["load_best_model_at_end"] = False
         return None, False
     if values["load_best_model_at_end"] and strategy == "no":

@@ -7,6 +7,7 @@ from typing import Any
 from twinquant.errors import UserError
 from twinquant.export_flags import exports
 from twinquant.flags import ParsedFlags
+from twinquant.words import no_effect
 
 # The PyTorch original's single settings, that a --quant_mode sets all at once.
 SINGLE_SETTINGS = ("quant_per_tensor", "fuse_qkv", "narrow_range", "quant_disable_keyword", "wprec", "aprec")
@@ -56,8 +57,8 @@ def choose_quantization(parsed: ParsedFlags, dialect: str, predicts: bool) -> di
     if parsed.given("quant_mode"):
         if single:
             parsed.notes.append(
-                f"warning: {', '.join(single)} {'has' if len(single) == 1 else 'have'} no effect beside "
-                f"--quant_mode={values['quant_mode']}, which sets all of that; leave --quant_mode out to use them."
+                f"warning: {no_effect(single)} beside --quant_mode={values['quant_mode']}, which sets all of that; "
+                "leave --quant_mode out to use them."
             )
     elif single or dialect == "pytorch":
         values["quant_mode"] = None
@@ -145,12 +146,11 @@ def _settle_dynamic(parsed: ParsedFlags) -> None:
 
 def _check_dynamic_packages(parsed: ParsedFlags) -> None:
     """They are used after the training, which is a late moment to learn that they are not there."""
-    engine = parsed.values["dynamic_engine"]
-    for package, flag, extra in (
-        ("torch", "--quant_scheme=dynamic", "pytorch"),
-        ("torchao", f"{parsed.spelling('dynamic_engine')}={engine}", "torchao"),
-    ):
-        if (package == "torch" or engine == "torchao") and find_spec(package) is None:
+    needed = {"torch": ("--quant_scheme=dynamic", "pytorch")}
+    if parsed.values["dynamic_engine"] == "torchao":
+        needed["torchao"] = (f"{parsed.spelling('dynamic_engine')}=torchao", "torchao")
+    for package, (flag, extra) in needed.items():
+        if find_spec(package) is None:
             raise UserError(f"{flag} needs the package {package}, not installed; pip install '.[{extra}]' installs it.")
 
 
@@ -183,9 +183,7 @@ def _note_without_effect(parsed: ParsedFlags, predicts: bool) -> None:
         work = "training" if values["do_train"] else "prediction"
         parsed.notes.append(f"warning: {work} after calibration runs without quantization: --if_quant is off.")
     elif settings:
-        parsed.notes.append(
-            f"warning: {', '.join(settings)} {'has' if len(settings) == 1 else 'have'} no effect without --if_quant."
-        )
+        parsed.notes.append(f"warning: {no_effect(settings)} without --if_quant.")
 
 
 def _describe(custom: dict[str, Any]) -> str:

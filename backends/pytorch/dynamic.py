@@ -23,13 +23,14 @@ from backends.base import MASK_VALUE, OUTPUT_NAMES, Batch
 from backends.pytorch import dynamic_torch, dynamic_torchao
 from backends.pytorch.backend import PyTorchBackend
 from backends.pytorch.dynamic_bert import DynamicBert, DynamicLayer, DynamicPooler
-from backends.pytorch.dynamic_file import SETTINGS_FILE, DynamicFile, read_dynamic_file, write_dynamic_file
+from backends.pytorch.dynamic_file import DynamicFile, read_dynamic_file, write_dynamic_file
 from backends.pytorch.dynamic_rows import RowwiseLinear
 from backends.pytorch.dynamic_torch import Int8Weight, PackedLinear
 from backends.pytorch.dynamic_torchao import TorchaoLinear
 from backends.pytorch.model import Settings, build_model
 from backends.pytorch.quantizers import Quantization
 from checkpoints.config import BertConfig
+from checkpoints.dynamic_folder import SETTINGS_FILE
 from checkpoints.names import CLASSIFICATION, QUESTION_ANSWERING
 from twinquant.errors import UserError
 

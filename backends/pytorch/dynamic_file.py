@@ -14,14 +14,13 @@ import torch
 
 from backends.pytorch.dynamic_torch import Int8Weight
 from checkpoints.config import BertConfig
-from checkpoints.dynamic_folder import WEIGHTS_FILE
+from checkpoints.dynamic_folder import SETTINGS_FILE, WEIGHTS_FILE
 from checkpoints.names import CLASSIFICATION, QUESTION_ANSWERING, expected_tensors
 from checkpoints.safetensors_file import SafetensorsReader, write_safetensors
 from twinquant.errors import UserError
 from twinquant.files import make_folder, write_files_atomically, write_json_atomically
 from twinquant.json_text import parse_json
 
-SETTINGS_FILE = "dynamic.json"
 _FORMAT = "twinquant dynamic int8, version 1"
 
 

@@ -8,6 +8,7 @@ import pytest
 from checkpoints import names
 from checkpoints.checkpoint import load_checkpoint, match
 from checkpoints.checkpoint_state import write_checkpoint_state
+from checkpoints.dynamic_folder import refuse_dynamic
 from checkpoints.fastertransformer import write_fastertransformer
 from checkpoints.hugging_face import write_hugging_face
 from checkpoints.tf_checkpoint import write_tf_checkpoint
@@ -238,6 +239,16 @@ def test_a_config_of_more_layers_and_a_damaged_tensor(make_checkpoint, tiny_conf
     checkpoint.tensors["bert/encoder/layer_0/attention/self/key/kernel"] = np.ones((8, 9), np.float32)
     with pytest.raises(UserError, match=r"does not fit the model configuration: .*/key/kernel is \[8, 9\], expected"):
         match(checkpoint, names.expected_tensors(tiny_config))
+
+
+def test_a_dynamically_quantized_folder_is_told_by_both_of_its_files(tmp_path):
+    weights = tmp_path / "model_int8.safetensors"
+    weights.write_bytes(b"")
+    refuse_dynamic(tmp_path)  # any folder may hold a file of that name
+    (tmp_path / "dynamic.json").write_text("{}")
+    for path in (tmp_path, weights):
+        with pytest.raises(UserError, match="is a model that --quant_scheme=dynamic quantized"):
+            load_checkpoint(path)
 
 
 def test_a_name_of_two_checkpoints_is_refused(tmp_path, make_checkpoint):

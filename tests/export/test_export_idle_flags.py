@@ -1,16 +1,21 @@
 """Flags of `python -m export` that change nothing are told."""
 
 import logging
+from dataclasses import fields, replace
 from types import SimpleNamespace
 
 import pytest
 
 from checkpoints.names import CLASSIFICATION, QUESTION_ANSWERING
+from export.check import Comparison
 from export.data import _warn_of_idle
 from export.flags import onnx_arguments, parse_check_flags, parse_onnx_flags
+from export.settings import PRECISIONS, ExportSettings
+from export.verdict import Bounds, Verdict, bounds_in_use
 
 ONNX = ["--checkpoint=c", "--output=o"]
 CHECK = ["--checkpoint=c", "--model=m"]
+NAMES = [field.name for field in fields(Bounds) if field.name != "one_may_differ"]
 
 
 @pytest.mark.parametrize(
@@ -49,6 +54,22 @@ CHECK = ["--checkpoint=c", "--model=m"]
 )  # fmt: skip
 def test_onnx(words: str, notes: list[str]) -> None:
     assert list(parse_onnx_flags([*ONNX, *words.split()]).notes) == notes
+
+
+@pytest.mark.parametrize("on_data", [True, False], ids=["data", "random-tokens"])
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_the_bounds_in_use_are_those_that_judge(precision: str, on_data: bool) -> None:
+    """Each alone breaks a model that differs in everything, or has no effect on it."""
+    found = Comparison(rows=1, largest=9.0, mean=9.0, relative=None if on_data else 9.0)
+    if on_data:
+        found = replace(found, answers=10, equal_answers=0, main_scores=(90.0, 0.0))
+    lenient = {name: 0.0 if name.startswith("min_") else 1e3 for name in NAMES}
+    strict = {name: 100.0 if name.startswith("min_") else 0.0 for name in NAMES}
+    for name in NAMES:
+        layers = [9.0] if precision == "int8" else []
+        verdict = Verdict(ExportSettings(precision), found, layers)
+        verdict.judge(Bounds(**lenient | {name: strict[name]}, one_may_differ=False))
+        assert bool(verdict.failures) == (name in bounds_in_use(precision, on_data)), (name, verdict.failures)
 
 
 @pytest.mark.parametrize(

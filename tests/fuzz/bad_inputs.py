@@ -76,7 +76,8 @@ def dynamic_run(folder: Path) -> None:
     """A folder as run_glue.py --quant_scheme=dynamic leaves it."""
     (folder / "run/fp32/model").mkdir(parents=True)
     (folder / "run/int8").mkdir()
-    (folder / "run/int8/model_int8.safetensors").write_bytes(b"")
+    for name in ("model_int8.safetensors", "dynamic.json"):
+        (folder / "run/int8" / name).write_bytes(b"")
 
 
 def gone(name: str) -> Callable[[Path], Any]:

@@ -31,8 +31,8 @@ the sentence with the page (`tests/fuzz/test_bad_input_page.py`, which also writ
 Beyond single inputs, `tests/fuzz/` damages a valid file of every form that is read (bytes changed, cut, moved; JSON
 values of other types, numbers of thousands of digits, endless nesting, NaN, halves of surrogate pairs; headers and
 tables with right checksums around wrong content): each must be read or refused in one sentence that names the file,
-within ten seconds of the processor and 400 MB. `make test` repeats the same few thousand files, `make fuzz` tries new
-ones for ten minutes.
+within ten seconds and 400 MB. `make test` repeats the same few thousand files, `make fuzz` tries new ones for ten
+minutes.
 
 The commands below follow these words; a later flag overrides an earlier one:
 

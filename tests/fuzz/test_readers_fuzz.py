@@ -28,7 +28,7 @@ from twinquant.main import sentence_of
 
 MINUTES = float(os.environ.get("FUZZ_MINUTES", "0"))
 EXAMPLES = 24  # of each way to damage a file, without FUZZ_MINUTES
-SECONDS = 10  # of the processor, for one example: others may use the machine too
+SECONDS = 10  # for one example, on a machine that others use too
 MEGABYTES = 400
 
 WAYS = [(name, way) for name, reader in READERS.items() for way in reader.ways]
@@ -39,16 +39,16 @@ def limits() -> Iterator[None]:
     """TimeoutError after SECONDS; AssertionError where the process's largest memory grew by more than MEGABYTES."""
 
     def ring(signum: int, frame: object) -> None:
-        raise TimeoutError(f"not read within {SECONDS} s of the processor")
+        raise TimeoutError(f"not read within {SECONDS} s")
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    old = signal.signal(signal.SIGPROF, ring)
-    signal.setitimer(signal.ITIMER_PROF, SECONDS)
+    old = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, SECONDS)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        signal.signal(signal.SIGPROF, old)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, old)
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     assert grown < MEGABYTES, f"reading took {grown:.0f} MB"
 

@@ -3,6 +3,7 @@
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ class Settings:
     vocab_file: str | None = None
     do_lower_case: bool = True
     explicit: frozenset[str] = frozenset()
+    dialect: str = "tensorflow"
 
 
 @pytest.mark.parametrize(
@@ -44,23 +46,23 @@ def test_another_vocabulary_than_the_checkpoints_is_warned_of(
 
 
 @pytest.mark.parametrize(
-    ("said", "fetched", "explicit", "lower", "told"),
+    ("said", "fetched", "given", "lower", "told"),
     [
-        pytest.param("false", True, False, False, "INFO", id="cased-on-the-hub"),
-        pytest.param("true", True, False, True, "", id="uncased-on-the-hub"),
-        pytest.param("false", True, True, True, "WARNING", id="given"),
-        pytest.param("false", False, False, True, "", id="a-folder"),
-        pytest.param(None, True, False, True, "", id="silent"),
+        pytest.param("false", True, {}, False, "INFO", id="cased-on-the-hub"),
+        pytest.param("true", True, {}, True, "", id="uncased-on-the-hub"),
+        pytest.param("false", True, {"explicit": frozenset({"do_lower_case"})}, True, "WARNING", id="given"),
+        pytest.param("false", True, {"dialect": "pytorch"}, True, "WARNING", id="the-twin"),
+        pytest.param("false", False, {}, True, "", id="a-folder"),
+        pytest.param(None, True, {}, True, "", id="silent"),
     ],
 )
 def test_a_model_of_the_hub_says_its_case(
-    caplog: pytest.LogCaptureFixture, said: str | None, fetched: bool, explicit: bool, lower: bool, told: str
+    caplog: pytest.LogCaptureFixture, said: str | None, fetched: bool, given: dict[str, Any], lower: bool, told: str
 ) -> None:
     """Its tokenizer_config.json is fetched after the flags were settled."""
     metadata = {} if said is None else {"do_lower_case": said}
     checkpoint = Checkpoint(tensors={}, source="org/bert", metadata=metadata, fetched_into="/cache" if fetched else "")
-    settings = Settings(explicit=frozenset({"do_lower_case"} if explicit else ()))
     with caplog.at_level(logging.INFO, "twinquant"):
-        found = lower_case_of(settings, checkpoint)
+        found = lower_case_of(Settings(**given), checkpoint)
     assert found.do_lower_case is lower
     assert [record.levelname for record in caplog.records] == ([told] if told else [])
