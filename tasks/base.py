@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -46,13 +47,15 @@ class PredictionSet:
     Attributes: `name` ("dev", "dev_mm", "test"); `rows`, what they are and of what, for messages ("windows of
     dev.json"); `features` makes the rows; `finish` takes the outputs for them and returns the scores, which are empty
     where the right answers are not known, and writes the answers into a folder and says into which files, or writes
-    nothing where the folder is None.
+    nothing where the folder is None; `answers` gives what the last call of `finish` found: by question id the text, by
+    number of the row the class, or the value of a regression.
     """
 
     name: str
     rows: str
     features: Callable[[], Features]
     finish: Callable[[Outputs, Path | None], dict[str, float]]
+    answers: Callable[[], Mapping[Any, Any]]
     has_labels: bool = True
 
 

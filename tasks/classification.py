@@ -121,6 +121,7 @@ class ClassificationTask(Task):
                 f"rows of {examples.source}",
                 partial(self._set_features, name, examples),
                 partial(self._finish, name, examples),
+                partial(self._answers, name),
                 examples.labels is not None,
             )
             for name, examples in self._sets_to_predict.items()
@@ -211,6 +212,9 @@ class ClassificationTask(Task):
                 write_bytes_atomically(folder / f"classification_report{ending}.txt", report.encode("utf-8"))
         scores = self.source.metrics(examples.labels, predicted)
         return {key + (f"_{suffix}" if suffix else "") + ending: value for key, value in scores.items()}
+
+    def _answers(self, set_name: str) -> dict[int, int | float]:
+        return dict(enumerate(self.predictions[set_name].predictions.tolist()))
 
     def _set_features(self, name: str, examples: ClassificationExamples) -> ClassificationFeatures:
         """The features of a set, made once; says how many texts are empty or were cut."""

@@ -87,6 +87,7 @@ class SquadTask(Task):
         self._cache_dir = cache_dir
         self._overwrite_cache = overwrite_cache
         self._max_predict_examples = max_predict_examples
+        self.predictions: dict[str, str] = {}  # by question id, of the last finish
 
     @cached_property
     def train_examples(self) -> SquadExamples:
@@ -128,7 +129,15 @@ class SquadTask(Task):
 
     def prediction_sets(self) -> list[PredictionSet]:
         """The one file to predict."""
-        return [PredictionSet("predict", f"windows of {self._predict_file}", self.predict_features, self.finish)]
+        return [
+            PredictionSet(
+                "predict",
+                f"windows of {self._predict_file}",
+                self.predict_features,
+                self.finish,
+                lambda: self.predictions,
+            )
+        ]
 
     @property
     def part(self) -> str:
@@ -160,6 +169,7 @@ class SquadTask(Task):
             version_2_with_negative=self._version_2,
             **self._answer,
         )
+        self.predictions = answers.predictions
         if folder is not None:
             make_folder(folder)
             logger.info("predictions: %s", ", ".join(map(str, answers.write(folder))))

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from export.check import answers_and_scores, are_values
+from export.check import are_values
 from export.compare.process import RowProcess
 from tasks.base import Task
 from tasks.classification import ClassificationTask
@@ -69,8 +69,8 @@ def measure_accuracy(process: RowProcess, task: Task, batch_size: int, longest: 
         features = prediction_set.features()
         outputs = predict_all(process, features, batch_size, longest)
         rows += len(features)
-        found, found_scores = answers_and_scores(prediction_set, outputs)
-        scores |= found_scores
+        scores |= prediction_set.finish(outputs, None)
+        found = prediction_set.answers()
         answers |= {f"{prediction_set.name}/{key}": value for key, value in found.items()}
         known = right_answers(task, prediction_set.name, found)
         right |= {f"{prediction_set.name}/{key}": value for key, value in known.items()}

@@ -89,6 +89,7 @@ def test_glue_task(make_task: MakeTask, mrpc: Path, tmp_path: Path) -> None:
     assert (out / "predict_results_mrpc.txt").read_text() == "index\tprediction\n0\t0\n1\t1\n"
     assert (out / "MRPC.tsv").read_text() == "index\tprediction\n7\t0\n9\t1\n"
     assert task.predictions["dev"].predictions.tolist() == [1, 1, 1]
+    assert (sets["dev"].answers(), sets["test"].answers()) == ({0: 1, 1: 1, 2: 1}, {0: 0, 1: 1})
     task.write_scores(scores, out)
     text = f"acc = {scores['acc']}\nacc_and_f1 = {scores['acc_and_f1']}\nf1 = {scores['f1']}\n"
     assert (out / "eval_results.txt").read_text() == text and read_json(out / "eval_results.json") == scores

@@ -68,6 +68,7 @@ def test_says_what_it_predicts_and_where_the_answers_lie(
         prediction_set.finish(logits_at(task.predict_features(), {0: (4, 4)}, 20), None)
         assert not caplog.messages
         prediction_set.finish(logits_at(task.predict_features(), {0: (4, 4)}, 20), out)
+    assert prediction_set.answers() == json.loads((out / "predictions.json").read_text())
     assert caplog.messages == [f"predictions: {out}/predictions.json, {out}/nbest_predictions.json"]
 
 
