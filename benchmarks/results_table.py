@@ -13,10 +13,10 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from benchmarks import glue_results, squad_results
+from benchmarks import compare_results, glue_results, squad_results
 from benchmarks.commands import ROOT
 from benchmarks.demo import find_model
-from benchmarks.result_files import GLUE, SQUAD, read_results
+from benchmarks.result_files import COMPARE, GLUE, SQUAD, TITLES, provenance, read_results
 from twinquant.errors import UserError
 from twinquant.files import write_bytes_atomically, write_json_atomically
 from twinquant.main import run_main
@@ -49,6 +49,7 @@ SQUAD_SETS: dict[str, tuple[str, str, list[str]]] = {
         ],
     ),
 }
+COMPARED = "squad_dev"  # whose model is put through every runtime
 # What `make results` measures of a GLUE task: its stages, and flags of `benchmarks.glue_results` by task.
 GLUE_STAGES = ["fp32", "ft1-p99.999", "ft2-p99.99", "qat-ft1", "qat-ft2", "q8bert", "dynamic"]
 GLUE_FLAGS = {
@@ -56,7 +57,6 @@ GLUE_FLAGS = {
     "sst-2": ["--num_train_epochs=2", "--train_batch_size=32", "--max_seq_length=64", "--max_train_samples=4000"],
     "cola": ["--train_batch_size=32", "--max_seq_length=64"],
 }
-TITLES = {"pytorch": "PyTorch", "tensorflow": "TensorFlow"}
 # The score that a task's cell shows; of other tasks it is the accuracy.
 METRICS = {"mrpc": "f1", "cola": "mcc", "sts-b": "corr", "qqp": "f1"}
 STAGE_NAMES = {
@@ -94,6 +94,12 @@ def main(argv: list[str]) -> None:
     write_between(ROOT / "README.md", BEGIN, readme_tables(paths), END)
     write_between(ROOT / "docs" / "results.md", BEGIN, other_tables(paths), END)
     write_between(ROOT / "docs" / "choosing_a_mode.md", CHOICE_BEGIN, choice_table(paths), CHOICE_END)
+    write_between(ROOT / "docs" / "export_compare.md", BEGIN, compare_results.compare_tables(paths), END)
+    for path in paths:
+        results = read_results(path)
+        if results["kind"] == COMPARE:
+            image = ROOT / "docs" / "images" / f"{path.stem}.svg"
+            write_bytes_atomically(image, compare_results.picture(results).encode("utf-8"))
 
 
 def measure(data: Path, pretrained: Path | None, output: Path, num_runs: int) -> None:
@@ -125,6 +131,9 @@ def measure_squad(data: Path, output: Path) -> dict[str, dict]:
         settings = [f"--output_dir={output / name}", "--max_seq_length=256", "--steps=60", "--stages", *stages]
         squad_results.main([*files, *settings])
         found[name] = {"title": title} | read_results(output / name / "squad.json")
+        if name == COMPARED:
+            compare_results.main([*files, f"--output_dir={output / 'compare'}", "--max_seq_length=256"])
+            found[f"compare_{name}"] = read_results(output / "compare" / "compare.json")
     return found
 
 
@@ -219,7 +228,8 @@ def choice_table(paths: Iterable[Path]) -> str:
 
     QAT and distillation are compared with the float model that was trained as long, where it was measured.
     """
-    columns = {title_of(path, results): losses(path, results) for path in paths for results in [read_results(path)]}
+    files = {path: read_results(path) for path in paths}
+    columns = {title_of(path, file): losses(path, file) for path, file in files.items() if file["kind"] != COMPARE}
     lines = [f"| quantization | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
     measured = {stage for column in columns.values() for stage in column}
     for stage in (stage for stage in glue_results.STAGES if stage in measured):
@@ -257,27 +267,6 @@ def stage_name(stage: str) -> str:
     """A stage in words: "ft2-p99.99" is "PTQ ft2, percentile 99.99"."""
     mode, _, method = stage.partition("-")
     return f"PTQ {mode}, {METHOD_NAMES[method]}" if method in METHOD_NAMES else STAGE_NAMES.get(stage, stage)
-
-
-def provenance(files: list[dict]) -> str:
-    """On what, when and by which commands the results were measured."""
-    machines = {describe(results["machine"]) for results in files}
-    dates = sorted({results["date"] for results in files})
-    commands = "; ".join(f"`{results['command']}`" for results in files)
-    days = " to ".join(dict.fromkeys((dates[0], dates[-1])))
-    sources = "".join(f" Of this, {results['source']}." for results in files if "source" in results)
-    return f"Measured {days} on {'; '.join(sorted(machines))}: {commands}.{sources}"
-
-
-def describe(machine: dict) -> str:
-    """Processor, cores and the versions that matter, in one line."""
-    versions = machine.get("versions", {})
-    frameworks = [
-        f"{TITLES[n]} {versions[key]}" for n, key in (("pytorch", "torch"), ("tensorflow",) * 2) if key in versions
-    ]
-    vnni = "with VNNI" if machine["vnni"] else "without VNNI"
-    cores = "1 core" if machine["cores"] == 1 else f"{machine['cores']} cores"
-    return ", ".join([f"{cores} of {machine['cpu']} {vnni}", *frameworks])
 
 
 if __name__ == "__main__":

@@ -6,14 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import glue_results, results_table
+from benchmarks import compare_results, glue_results, results_table
 from benchmarks.commands import ROOT, Command
-from benchmarks.result_files import GLUE, SQUAD, read_results, write_results
+from benchmarks.result_files import COMPARE, GLUE, SQUAD, read_results, write_results
+from export.compare.flags import parse_compare_flags
 from twinquant.errors import UserError
 from twinquant.files import write_json_atomically
 from twinquant.flags import parse_flags
 from twinquant.glue_flags import ALL_FLAGS
+from twinquant.machine import describe_machine
 from twinquant.main import run_main
+from twinquant.squad_flags import ALL_FLAGS as SQUAD_FLAGS
 
 SCORES = {42: {"acc": 0.75, "f1": 0.5}, 43: {"acc": 0.85, "f1": 0.7}}
 
@@ -125,6 +128,13 @@ def test_other_files_are_refused(content: str, sentence: str, tmp_path: Path) ->
             results_table.choice_table,
             id="choosing",
         ),
+        pytest.param(
+            "docs/export_compare.md",
+            results_table.BEGIN,
+            results_table.END,
+            compare_results.compare_tables,
+            id="compare",
+        ),
     ],
 )
 def test_pages_show_the_committed_results(page: str, begin: str, end: str, table) -> None:
@@ -187,6 +197,54 @@ def test_measuring_keeps_what_was_measured_under_its_name(tmp_path: Path, monkey
     assert len(called) == 1 and called[0][1].endswith("train-v1.1.part.json")
     assert {path.name for path in (tmp_path / "results").iterdir()} == {"squad_xquad.json", "glue_mrpc.json"}
     assert "| XQuAD's 1,190 questions |" in results_table.tables(sorted((tmp_path / "results").iterdir()))
+
+
+def test_a_comparison_has_commands_that_are_known_and_leaves_its_report(tmp_path: Path, monkeypatch) -> None:
+    """What is run is not run here; paths are left without their folders, times without their rounds."""
+    latency = {"p50_ms": 2.0, "p90_ms": 3.0, "times_as_fast": 1.0, "busy_cores": 1.0}
+    row = {
+        "id": "c/onnxruntime-fp32", "checkpoint": "c", "name": "onnxruntime-fp32", "runtime": "onnxruntime",
+        "precision": "fp32", "reason": "", "notes": [], "file_bytes": 9_000_000, "int8_share": 0.0,
+        "is_reference": True, "agreement": None, "scores": {"f1": 71.0}, "peak_rss_bytes": 1e8,
+        "examples_per_second": 5.0, "latency": {"1": {"1x128": {**latency, "seconds": [0.002] * 15}}},
+    }  # fmt: skip
+    calibrated, compared = [], []
+
+    def calibrate(command: Command) -> None:
+        calibrated.append(parse_flags(SQUAD_FLAGS, command.words[1:], "run_squad.py", "").values)
+
+    def compare(argv: list[str]) -> int:
+        compared.append(parse_compare_flags(argv))
+        report = {
+            "checkpoints": {"c": {"path": "/somewhere/c"}},
+            "settings": {"data": compared[0]["data"], "threads": [1], "batches": ["1x128"]},
+            "machine": describe_machine(), "examples": 1000, "model_rows": 1200, "metrics": ["f1"],
+            "main_metric": "f1", "baseline": row["id"], "references": {"c": row["id"]}, "notes": ["a note"],
+            "rows": [row],
+        }  # fmt: skip
+        (tmp_path / "out" / "report").mkdir(parents=True)
+        write_json_atomically(Path(compared[0]["output"]) / "report.json", report)
+        return 0
+
+    monkeypatch.setattr(Command, "run", calibrate)
+    monkeypatch.setattr(compare_results, "run_compare", compare)
+    files = [f"--{name}={tmp_path / name}" for name in ("model", "train_file", "predict_file")]
+    compare_results.main([*files, f"--output_dir={tmp_path / 'out'}", "--threads", "1", "2", "--max_seq_length=256"])
+    (values,) = calibrated
+    assert (values["quant_mode"], values["percentile"], values["max_seq_length"]) == ("ft1", 99.999, 256)
+    assert compared[0]["checkpoint"] == (f"{values['output_dir']}/model.ckpt-calibrated",)
+    assert (compared[0]["data"], compared[0]["threads"]) == (str(tmp_path / "predict_file"), ("1", "2"))
+
+    path = tmp_path / "out" / "compare.json"
+    results = read_results(path)
+    assert results["kind"] == COMPARE and str(tmp_path) not in path.read_text() and "seconds" not in path.read_text()
+    assert results["command"].startswith("python -m benchmarks.compare_results --model model --train_file train_file")
+    text = compare_results.compare_tables([path])
+    assert "| 71.00 |" in text and "2.0 / 3.0 (1.00x)" in text and "\n- a note\n" in text
+    assert "\n1,000 examples in 1,200 rows. Measured " in text
+    assert results_table.tables([path]) == "" and results_table.choice_table([path]).count("\n") == 1
+    pytest.importorskip("matplotlib")
+    assert "<svg " in compare_results.picture(results)
 
 
 @pytest.mark.parametrize(
