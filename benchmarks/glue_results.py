@@ -11,7 +11,8 @@ The model is a pre-trained Hugging Face folder; every number is one run_glue.py 
   qat-ft2        calibrates the pre-trained model and fine-tunes it quantized, for as many epochs: also qat-ft1
   qat-kd-ft2     trains the fine-tuned model quantized, as long again, with itself in fp32 as teacher: also qat-kd-ft1
   fp32-trained   trains the fine-tuned model as long again in fp32, to compare qat-kd-ft2 with
-  q8bert         fine-tunes the pre-trained model by NLP Architect's scheme
+  q8bert         fine-tunes the pre-trained model by NLP Architect's scheme; q8bert-ema0.99: with ranges that follow
+                 the activations of the last hundred steps, and not of ten thousand
   dynamic        PyTorch's dynamic quantization of the fine-tuned model (on PyTorch alone)
 
 glue_<task>.json in the output folder holds mean, standard deviation and the scores of every seed, the machine and the
@@ -63,6 +64,7 @@ STAGES = {
         for name, flags in QAT.items()
     },
     "q8bert": Stage(f"{TRAIN} --quant_scheme=q8bert"),
+    "q8bert-ema0.99": Stage(f"{TRAIN} --quant_scheme=q8bert --ema_decay=0.99"),
     DYNAMIC: Stage("--quant_scheme=dynamic", fine_tuned=True),
 }
 DEFAULT_STAGES = [FP32, "ft2-p99.99", "qat-ft2", "q8bert", DYNAMIC]

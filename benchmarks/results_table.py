@@ -66,6 +66,7 @@ STAGE_NAMES = {
     "qat-kd-ft1": "QAT ft1 with distillation",
     "qat-kd-ft2": "QAT ft2 with distillation",
     "q8bert": "q8bert",
+    "q8bert-ema0.99": "q8bert, ema_decay 0.99",
     "dynamic": "dynamic int8",
 }
 METHOD_NAMES = {"p99.99": "percentile 99.99", "p99.999": "percentile 99.999", "mse": "mse"}
