@@ -18,7 +18,7 @@ from benchmarks.commands import ROOT
 from benchmarks.demo import find_model
 from benchmarks.result_files import COMPARE, GLUE, SQUAD, TITLES, provenance, read_results
 from twinquant.errors import UserError
-from twinquant.files import write_bytes_atomically, write_json_atomically
+from twinquant.files import make_folder, write_bytes_atomically, write_json_atomically
 from twinquant.main import run_main
 
 FOLDER = ROOT / "benchmarks" / "results"
@@ -100,6 +100,7 @@ def main(argv: list[str]) -> None:
         results = read_results(path)
         if results["kind"] == COMPARE:
             image = ROOT / "docs" / "images" / f"{path.stem}.svg"
+            make_folder(image.parent)
             write_bytes_atomically(image, compare_results.picture(results).encode("utf-8"))
 
 
