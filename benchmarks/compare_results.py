@@ -21,7 +21,7 @@ from benchmarks.result_files import COMPARE, provenance, read_results, write_res
 from benchmarks.result_stages import PTQ
 from export.compare.command import run_compare
 from export.compare.plots import accuracy_against_latency
-from export.compare.table import note_lines, table_lines, unmeasured, words
+from export.compare.table import note_lines, table_lines, unmeasured_lines, words
 from twinquant.main import run_main
 
 STAGE = "ft1-p99.999"
@@ -83,8 +83,7 @@ def shortened(report: Mapping[str, Any]) -> dict[str, Any]:
         rows.append({**row, "latency": latency})
     checkpoints = {name: {**facts, "path": Path(facts["path"]).name} for name, facts in report["checkpoints"].items()}
     settings = {**report["settings"], "data": Path(report["settings"]["data"]).name}
-    machine = {name: value for name, value in report["machine"].items() if name != "cpu_flags"}
-    return {**report, "rows": rows, "checkpoints": checkpoints, "settings": settings, "machine": machine}
+    return {**report, "rows": rows, "checkpoints": checkpoints, "settings": settings}
 
 
 def compare_tables(paths: Iterable[Path]) -> str:
@@ -92,17 +91,16 @@ def compare_tables(paths: Iterable[Path]) -> str:
     parts = []
     for report in map(read_results, paths):
         if report["kind"] == COMPARE:
-            notes = [*words(report), *note_lines(report)]
-            notes += [f"not measured: {row['name']}: {row['reason']}" for row in unmeasured(report)]
+            notes = [*words(report), *unmeasured_lines(report), *note_lines(report)]
             text = "\n".join(f"- {note}" for note in notes)
             data = f"{report['examples']:,} examples in {report['model_rows']:,} rows"
             parts.append("\n".join([*table_lines(report), "", text, "", f"{data}. {provenance([report])}"]))
     return "\n\n".join(parts)
 
 
-def picture(report: Mapping[str, Any]) -> str:
+def picture(report: dict[str, Any]) -> str:
     """The report's figure of accuracy against latency, as SVG."""
-    return accuracy_against_latency(dict(report), SHAPE)
+    return accuracy_against_latency(report, SHAPE)
 
 
 if __name__ == "__main__":

@@ -30,18 +30,17 @@ def write_results(
     """
     flags = {name: value for name, value in arguments.items() if value is not None}
     words = [word for name, value in flags.items() for word in (f"--{name}", *_words(value))]
-    write_json_atomically(
-        path,
-        {
-            "kind": kind,
-            "command": f"python -m benchmarks.{kind}_results {shlex.join(words)}",
-            "date": date.today().isoformat(),
-            "commit": _commit(),
-            "machine": {name: value for name, value in describe_machine().items() if name != "cpu_flags"},
-            **(more or {}),
-            "rows": rows,
-        },
-    )
+    results = {
+        "kind": kind,
+        "command": f"python -m benchmarks.{kind}_results {shlex.join(words)}",
+        "date": date.today().isoformat(),
+        "commit": _commit(),
+        "machine": describe_machine(),
+        **(more or {}),
+        "rows": rows,
+    }
+    results["machine"] = {name: value for name, value in results["machine"].items() if name != "cpu_flags"}
+    write_json_atomically(path, results)
 
 
 def read_results(path: Path) -> dict[str, Any]:

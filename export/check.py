@@ -168,9 +168,7 @@ def compare_on_task(
             for one, other, length in zip(ours[name], expected[name], features.lengths, strict=True):
                 differences.append(np.abs(one - other)[: None if task.head == CLASSIFICATION else length])
         comparison.rows += len(features)
-        # Into no folder: a check leaves no files, and names none.
-        scores, answers = prediction_set.finish(ours, None), prediction_set.answers()
-        expected_scores, expected_answers = prediction_set.finish(expected, None), prediction_set.answers()
+        (answers, scores), (expected_answers, expected_scores) = map(prediction_set.judge, (ours, expected))
         if not are_values(expected_answers):
             comparison.answers += len(expected_answers)
             comparison.equal_answers += sum(answers.get(key) == value for key, value in expected_answers.items())

@@ -58,6 +58,11 @@ class PredictionSet:
     answers: Callable[[], Mapping[Any, Any]]
     has_labels: bool = True
 
+    def judge(self, outputs: Outputs) -> tuple[Mapping[Any, Any], dict[str, float]]:
+        """The answers and the scores of these outputs; writes nothing and names no files."""
+        scores = self.finish(outputs, None)
+        return self.answers(), scores
+
 
 class Task(ABC):
     """One data set and how it is scored.

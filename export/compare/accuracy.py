@@ -69,8 +69,8 @@ def measure_accuracy(process: RowProcess, task: Task, batch_size: int, longest: 
         features = prediction_set.features()
         outputs = predict_all(process, features, batch_size, longest)
         rows += len(features)
-        scores |= prediction_set.finish(outputs, None)
-        found = prediction_set.answers()
+        found, found_scores = prediction_set.judge(outputs)
+        scores |= found_scores
         answers |= {f"{prediction_set.name}/{key}": value for key, value in found.items()}
         known = right_answers(task, prediction_set.name, found)
         right |= {f"{prediction_set.name}/{key}": value for key, value in known.items()}

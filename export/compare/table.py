@@ -95,11 +95,7 @@ def markdown_report(report: Report) -> str:
     """report.md."""
     names = ", ".join(report["checkpoints"])
     lines = [f"# {names}, compared", "", *table_lines(report), "", *(f"- {line}" for line in words(report)), ""]
-    for row in unmeasured(report):
-        lines.append(
-            f"- not measured{' to the end' if 'scores' in row else ''}: {row_name(report, row)}: {row['reason']}"
-        )
-    lines += [f"- {note}" for note in note_lines(report)]
+    lines += [f"- {line}" for line in [*unmeasured_lines(report), *note_lines(report)]]
     lines += ["", "## What was measured", "", *(f"- {line}" for line in setting_lines(report))]
     lines += ["", "## What the columns mean", "", *(f"- **{name}**: {meaning}" for name, meaning in MEANINGS)]
     lines += ["", "## The machine", "", *(f"- {line}" for line in machine_lines(report["machine"])), ""]
@@ -163,6 +159,14 @@ def setting_lines(report: Report) -> list[str]:
 def unmeasured(report: Report) -> list[Values]:
     """The rows that have a reason for what is missing."""
     return [row for row in report["rows"] if row["reason"]]
+
+
+def unmeasured_lines(report: Report) -> list[str]:
+    """What is missing of these rows, and why."""
+    return [
+        f"not measured{' to the end' if 'scores' in row else ''}: {row_name(report, row)}: {row['reason']}"
+        for row in unmeasured(report)
+    ]
 
 
 def _file_size(row: dict[str, Any]) -> str:
