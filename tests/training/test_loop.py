@@ -1,128 +1,28 @@
 """The training loop: broken off and resumed it ends with the same bits, and it stops when it must."""
 
-import hashlib
 import logging
-import os
 import re
 import signal
-import threading
-import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from tiny_bert import ToyFeatures, activation_scopes, make_backend, tiny_config, tiny_tensors
+from tiny_bert import make_backend, tiny_tensors
+from toy_loops import CONFIG, FEATURES, FINGERPRINT, SETTINGS, TENSORS, Recorder, Runner, Stop, loop, signal_at
 
-from backends.base import DistillationSettings, RuntimeSettings
 from backends.loss_scale import LossScale
 from checkpoints.checkpoint import Checkpoint
-from checkpoints.names import QUESTION_ANSWERING
-from quantization.calibration import weight_amax
-from quantization.modes import get_mode
-from quantization.ranges import select_ranges
-from training.initialization import complete_tensors
 from training.interruption import Interrupted
-from training.loop import LoopSettings, TrainingLoop
 from training.resume import DEVICE, find_resume_point
 from training.saves import RunFolder, TrainingState
 from training.schedule import LearningRateSchedule
 from twinquant.errors import UserError
-
-CONFIG = tiny_config(num_hidden_layers=1, num_attention_heads=2, hidden_size=16, intermediate_size=24)
-TENSORS = tiny_tensors(CONFIG)
-FEATURES = ToyFeatures(CONFIG, 13)
-MODE = get_mode("ft2")
-FINGERPRINT = {"seed": 3, "processes": 1}
-SETTINGS = LoopSettings(
-    total_steps=7,
-    batch_size=3,
-    global_batch=6,
-    max_seq_length=24,
-    pad_to_max_length=True,  # one length: TensorFlow traces its graph once
-    seed=3,
-    save_steps=2,
-    steps_per_epoch=0,
-    log_steps=1,
-    fingerprint=FINGERPRINT,
-)
-
-
-def calibrated() -> dict[str, np.ndarray]:
-    ranges = {scope: np.float32(3) for scope in activation_scopes(1)}
-    kernels = {name: array for name, array in TENSORS.items() if name.endswith("/kernel")}
-    return ranges | {f"{name}_quantizer": weight_amax(array, MODE.per_channel) for name, array in kernels.items()}
-
-
-class Stop(Exception):
-    """What a test raises to break a run off."""
-
-
-class Runner:
-    """Starts a loop over a folder as a script would: from the newest checkpoint there, or from TENSORS."""
-
-    def __init__(self, backend_name, folder, distilled=False) -> None:
-        folder.mkdir()
-        self.name = backend_name
-        self.folder = RunFolder(folder, backend_name, keep=2)
-        self.distillation = DistillationSettings(scale=5.0, sequence_length=24) if distilled else None
-
-    def start(self, on_step=None, settings=SETTINGS, teacher=None, evaluate=None):
-        """Returns the backend as the loop left it. `on_step(step)` is called before every train_step."""
-        first, _ = find_resume_point(self.folder, lambda processes: FINGERPRINT)
-        checkpoint, state = Checkpoint(TENSORS, calibrated(), CONFIG, "start"), None
-        if first:
-            checkpoint, state = self.folder.load(first)
-        tensors = complete_tensors(checkpoint, CONFIG, QUESTION_ANSWERING, 0, new_head_allowed=False)
-        backend = make_backend(self.name, CONFIG, tensors, runtime=RuntimeSettings(), distillation=self.distillation)
-        if state is not None:
-            backend.load_optimizer_state(state.optimizer)
-        backend.set_quantization(MODE, select_ranges(checkpoint.ranges, tensors, MODE, checkpoint.source))
-        if on_step is not None:
-            self.watch(backend, on_step)
-        self.losses, train_step = {}, backend.train_step
-
-        def remembering(batches, learning_rate, seed, shares):
-            loss = train_step(batches, learning_rate, seed, shares)
-            self.losses[seed] = loss
-            return loss
-
-        backend.train_step = remembering
-        loop = TrainingLoop(
-            backend,
-            FEATURES,
-            LearningRateSchedule(1e-3, settings.total_steps, 1),
-            self.folder,
-            settings,
-            lambda: Checkpoint(backend.tensors(), checkpoint.ranges, CONFIG, "start"),
-            teacher,
-            evaluate,
-        )
-        assert loop.run(first) == settings.total_steps
-        return backend
-
-    @staticmethod
-    def watch(backend, on_step):
-        train_step, count = backend.train_step, iter(range(1000))
-
-        def watched(*arguments):
-            on_step(next(count))
-            return train_step(*arguments)
-
-        backend.train_step = watched
 
 
 def stop_at(step):
     def on_step(number):
         if number == step:
             raise Stop
-
-    return on_step
-
-
-def signal_at(step, number=signal.SIGTERM):
-    def on_step(count):
-        if count == step:
-            signal.raise_signal(number)
 
     return on_step
 
@@ -160,32 +60,6 @@ def test_checkpoints_are_saved_when_due(tmp_path):
     folder = RunFolder(tmp_path, "pytorch", keep=99)
     loop(backend, folder, replace(SETTINGS, steps_per_epoch=5)).run()
     assert folder.steps() == [2, 4, 5, 6, 7]
-
-
-class Recorder:
-    """A backend that learns nothing and remembers what it was given; losses are given by step."""
-
-    compiles_training = False
-
-    def __init__(self, losses=None) -> None:
-        self.losses, self.calls, self.loss_scale = losses or {}, [], LossScale.create(half=False, fixed=0.0)
-
-    def train_step(self, batches, learning_rate, seed, shares):
-        self.calls.append((batches, learning_rate, seed))
-        return self.losses.get(len(self.calls) - 1, 1.0)
-
-    def tensors(self):
-        return dict(TENSORS)
-
-    def optimizer_state(self):
-        return {"loss_scale": np.zeros(2)}
-
-
-def loop(backend, folder, settings=SETTINGS, teacher=None):
-    schedule = LearningRateSchedule(1e-3, settings.total_steps, 1)
-    return TrainingLoop(
-        backend, FEATURES, schedule, folder, settings, lambda: Checkpoint(backend.tensors(), {}, CONFIG, "x"), teacher
-    )
 
 
 def test_steps_that_float16_skips_are_told_with_the_loss(tmp_path, caplog):
@@ -257,66 +131,6 @@ def test_the_teachers_logits_come_with_every_batch(both_backends, tmp_path):
     student = Runner(both_backends[1], tmp_path / "student", distilled=True)
     student.start(settings=replace(SETTINGS, total_steps=2), teacher=teacher)
     assert all(np.isfinite(loss) for loss in student.losses.values())
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
-def test_signals_save_and_leave(tmp_path, number):
-    before = signal.getsignal(number)
-    backend, folder = Recorder(), RunFolder(tmp_path, "pytorch", 2)
-    Runner.watch(backend, signal_at(2, number))
-    with pytest.raises(Interrupted, match=f"{number.name} received: saved .*ckpt-3 after step 3 of 7"):
-        loop(backend, folder).run()
-    assert folder.steps() == [2, 3]
-    assert signal.getsignal(number) is before
-
-
-@pytest.fixture
-def usual_interrupt():
-    """Ctrl-C as on a terminal; a process that a shell started in the background ignores it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-def test_a_second_signal_acts_at_once(tmp_path, usual_interrupt):
-    backend, folder = Recorder(), RunFolder(tmp_path, "pytorch", 2)
-    Runner.watch(backend, lambda step: [signal.raise_signal(signal.SIGINT) for _ in range(2)])
-    with pytest.raises(KeyboardInterrupt):
-        loop(backend, folder).run()
-    assert backend.calls == [] and folder.steps() == []
-
-
-def during_one_long_call(*numbers):
-    """Sends the signals, a tenth of a second apart, while no Python handler can run; returns when that began and ended.
-
-    It takes a second or so, and like a framework's product it frees the GIL.
-    """
-    senders = [threading.Timer(0.1 * i, os.kill, (os.getpid(), number)) for i, number in enumerate(numbers, 1)]
-    begin = time.time()
-    for sender in senders:
-        sender.start()
-    hashlib.pbkdf2_hmac("sha256", b"", b"", 1_500_000)
-    return begin, time.time()
-
-
-def test_a_signal_is_acknowledged_when_it_comes(tmp_path, caplog):
-    times = []
-    backend, folder = Recorder(), RunFolder(tmp_path, "pytorch", 2)
-    Runner.watch(backend, lambda step: times.extend(during_one_long_call(signal.SIGTERM)) if step == 2 else None)
-    with caplog.at_level(logging.INFO, "twinquant"), pytest.raises(Interrupted):
-        loop(backend, folder).run()
-    told = [record for record in caplog.records if "SIGTERM" in record.message]
-    assert [record.message for record in told] == ["SIGTERM: finishing this step and saving; again stops at once"]
-    assert told[0].created < sum(times) / 2, "told after the call that was interrupted"
-    assert folder.steps() == [2, 3]
-
-
-def test_two_signals_in_one_long_call_are_two(tmp_path, usual_interrupt):
-    backend, folder = Recorder(), RunFolder(tmp_path, "pytorch", 2)
-    Runner.watch(backend, lambda step: during_one_long_call(signal.SIGINT, signal.SIGINT))
-    with pytest.raises(KeyboardInterrupt):
-        loop(backend, folder).run()
-    assert backend.calls == [] and folder.steps() == []
 
 
 @pytest.mark.parametrize("compiles", [True, False], ids=["compiled", "not compiled"])
