@@ -3,17 +3,22 @@
 python -m benchmarks.glue_results --model FOLDER --data_dir GLUE_FOLDER --output_dir FOLDER
     [--tasks mrpc cola sst-2 thucnews] [--backends pytorch tensorflow] [--stages fp32 ft2-p99.99 ...] [--num_runs 3]
     [--num_train_epochs 3] [--train_batch_size 16] [--max_seq_length 128] [--max_train_samples N] [--threads 2]
+    [--group_by_length] [--further_epochs 1] [--further_learning_rate 2e-5]
 
 The model is a pre-trained Hugging Face folder; every number is one run_glue.py command. For each task, backend, seed:
 
   fp32           fine-tunes the pre-trained model
   ft2-p99.99     calibrates and quantizes that fine-tuned model: also ft1, ft3, ort; p99.999, mse
   qat-ft2        calibrates the pre-trained model and fine-tunes it quantized, for as many epochs: also qat-ft1
-  qat-kd-ft2     trains the fine-tuned model quantized, as long again, with itself in fp32 as teacher: also qat-kd-ft1
-  fp32-trained   trains the fine-tuned model as long again in fp32, to compare qat-kd-ft2 with
+  tuned-qat-ft2  calibrates the fine-tuned model and trains it further, quantized: also tuned-qat-ft1, tuned-q8bert
+  qat-kd-ft2     the same with the fine-tuned model in fp32 as teacher: also qat-kd-ft1
+  fp32-trained   trains the fine-tuned model further in fp32, to compare those with
   q8bert         fine-tunes the pre-trained model by NLP Architect's scheme; q8bert-ema0.99: with ranges that follow
                  the activations of the last hundred steps, and not of ten thousand
   dynamic        PyTorch's dynamic quantization of the fine-tuned model (on PyTorch alone)
+
+Training further takes as long as fine-tuning, at its learning rate, where --further_epochs and --further_learning_rate
+do not say otherwise.
 
 glue_<task>.json in the output folder holds mean, standard deviation and the scores of every seed, the machine and the
 versions; it is written anew after every command. Commands that an earlier call has finished are not run again, so the
@@ -39,11 +44,11 @@ from twinquant.main import run_main
 
 NEWS = "thucnews"
 TASKS = {"mrpc": "MRPC", "cola": "CoLA", "sst-2": "SST-2", "rte": "RTE", "sts-b": "STS-B", "qnli": "QNLI", "qqp": "QQP"}
-FP32, DYNAMIC = "fp32", "dynamic"
-TRAIN = (
-    "--do_train --train_batch_size={batch} --learning_rate={rate} --num_train_epochs={epochs} --seed={seed} "
-    "--save_checkpoints_steps=0"
-)
+FP32, FP32_TRAINED, DYNAMIC = "fp32", "fp32-trained", "dynamic"
+Q8BERT = "--quant_scheme=q8bert"
+_TRAIN = "--do_train --train_batch_size={{batch}} --learning_rate={{{0}rate}} --num_train_epochs={{{0}epochs}} {1}"
+_REST = "--seed={seed} --group_by_length={grouped} --save_checkpoints_steps=0"
+TRAIN, TRAIN_FURTHER = _TRAIN.format("", _REST), _TRAIN.format("further_", _REST)
 
 
 @dataclass(frozen=True)
@@ -58,13 +63,15 @@ STAGES = {
     FP32: Stage(TRAIN),
     **{name: Stage(flags, fine_tuned=True) for name, flags in PTQ.items()},
     **{name: Stage(f"{TRAIN} {flags}") for name, flags in QAT.items()},
-    "fp32-trained": Stage(TRAIN, fine_tuned=True),
+    "q8bert": Stage(f"{TRAIN} {Q8BERT}"),
+    "q8bert-ema0.99": Stage(f"{TRAIN} {Q8BERT} --ema_decay=0.99"),
+    FP32_TRAINED: Stage(TRAIN_FURTHER, fine_tuned=True),
+    **{f"tuned-{name}": Stage(f"{TRAIN_FURTHER} {flags}", fine_tuned=True) for name, flags in QAT.items()},
     **{
-        name.replace("qat", "qat-kd"): Stage(f"{TRAIN} {flags} {DISTILLATION}", fine_tuned=True)
+        name.replace("qat", "qat-kd"): Stage(f"{TRAIN_FURTHER} {flags} {DISTILLATION}", fine_tuned=True)
         for name, flags in QAT.items()
     },
-    "q8bert": Stage(f"{TRAIN} --quant_scheme=q8bert"),
-    "q8bert-ema0.99": Stage(f"{TRAIN} --quant_scheme=q8bert --ema_decay=0.99"),
+    "tuned-q8bert": Stage(f"{TRAIN_FURTHER} {Q8BERT}", fine_tuned=True),
     DYNAMIC: Stage("--quant_scheme=dynamic", fine_tuned=True),
 }
 DEFAULT_STAGES = [FP32, "ft2-p99.99", "qat-ft2", "q8bert", DYNAMIC]
@@ -88,7 +95,10 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--num_train_epochs", type=float, default=3.0)
     parser.add_argument("--train_batch_size", type=int, default=16)
     parser.add_argument("--learning_rate", type=float, default=5e-5)
+    parser.add_argument("--further_epochs", type=float, help="of training further (default: --num_train_epochs)")
+    parser.add_argument("--further_learning_rate", type=float, help="of training further (default: --learning_rate)")
     parser.add_argument("--max_seq_length", type=int, default=128)
+    parser.add_argument("--group_by_length", action="store_true", help="train on batches of texts of like length")
     parser.add_argument("--max_train_samples", "--train_examples", type=int, help="train on the first examples only")
     parser.add_argument("--max_eval_samples", type=int, help="evaluate the first examples only")
     parser.add_argument("--threads", type=int, help="threads of each command (default: as many as there are cores)")
@@ -143,7 +153,10 @@ def make_command(task: str, backend: str, stage: str, seed: int, arguments: argp
         batch=arguments.train_batch_size,
         rate=arguments.learning_rate,
         epochs=arguments.num_train_epochs,
+        further_rate=arguments.further_learning_rate or arguments.learning_rate,
+        further_epochs=arguments.further_epochs or arguments.num_train_epochs,
         seed=seed,
+        grouped=arguments.group_by_length,
         teacher=shlex.quote(str(start)),
     )
     words = [data_flags(task, arguments), flags, f"--init_checkpoint={shlex.quote(str(start))}", "--do_eval"]

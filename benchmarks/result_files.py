@@ -28,7 +28,7 @@ def write_results(
         arguments: its flags by their names.
         more: further entries, which replace those that are found here.
     """
-    flags = {name: value for name, value in arguments.items() if value is not None}
+    flags = {name: value for name, value in arguments.items() if value is not None and value is not False}
     words = [word for name, value in flags.items() for word in (f"--{name}", *_words(value))]
     results = {
         "kind": kind,
@@ -79,6 +79,8 @@ def describe(machine: dict) -> str:
 
 def _words(value: Any) -> list[str]:
     """A flag's value on a command line; paths without the folders above them, which say nothing elsewhere."""
+    if value is True:
+        return []
     if isinstance(value, list):
         return [str(each) for each in value]
     return [Path(value).name if isinstance(value, str) and value.startswith("/") else str(value)]

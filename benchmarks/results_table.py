@@ -63,6 +63,9 @@ STAGE_NAMES = {
     "fp32-trained": "fp32, trained further",
     "qat-ft1": "QAT ft1",
     "qat-ft2": "QAT ft2",
+    "tuned-qat-ft1": "QAT ft1 of the fine-tuned model",
+    "tuned-qat-ft2": "QAT ft2 of the fine-tuned model",
+    "tuned-q8bert": "q8bert of the fine-tuned model",
     "qat-kd-ft1": "QAT ft1 with distillation",
     "qat-kd-ft2": "QAT ft2 with distillation",
     "q8bert": "q8bert",
@@ -228,7 +231,7 @@ def glue_table(tasks: dict[str, dict]) -> str:
 def choice_table(paths: Iterable[Path]) -> str:
     """Points that each stage loses against its float model, on the mean of the backends: F1, or the task's main score.
 
-    QAT and distillation are compared with the float model that was trained as long, where it was measured.
+    What was trained further is compared with the float model that was trained as long, where it was measured.
     """
     files = {path: read_results(path) for path in paths}
     columns = {title_of(path, file): losses(path, file) for path, file in files.items() if file["kind"] != COMPARE}
@@ -257,7 +260,7 @@ def losses(path: Path, results: dict) -> dict[str, float]:
         scores.setdefault(row["stage"], {})[row["backend"]] = score
     found = {}
     for stage, quantized in scores.items():
-        trained = stage.startswith("qat-kd") or (stage.startswith("qat") and results["kind"] == SQUAD)
+        trained = stage.startswith(("tuned", "qat-kd")) or (stage.startswith("qat") and results["kind"] == SQUAD)
         parent = scores.get("fp32-trained" if trained and "fp32-trained" in scores else "fp32", {})
         common = quantized.keys() & parent.keys()
         if common and not stage.startswith("fp32"):

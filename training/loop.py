@@ -15,7 +15,7 @@ from checkpoints.checkpoint import Checkpoint
 from tasks.base import Features
 from training.events import TrainingCurves
 from training.interruption import Interrupted, SignalWatch
-from training.order import batch_indexes, padded_length, step_seed
+from training.order import DataOrder, padded_length, step_seed
 from training.prediction import model_inputs
 from training.processes import ALONE, Processes
 from training.progress import Progress
@@ -35,6 +35,7 @@ class LoopSettings:
     global_batch: int  # rows of a step, over all micro batches and processes
     max_seq_length: int
     pad_to_max_length: bool
+    group_by_length: bool
     seed: int
     save_steps: int
     steps_per_epoch: int  # a checkpoint at the end of every epoch too; 0: not
@@ -69,6 +70,8 @@ class TrainingLoop:
         self.evaluate, self.processes, self.curves = evaluate, processes, curves
         if processes.size > settings.global_batch:
             raise UserError(f"{processes.size} processes share {settings.global_batch} rows a step: start fewer")
+        lengths = features.lengths if settings.group_by_length else None
+        self.order = DataOrder(settings.seed, len(features), settings.global_batch, lengths)
         backend.sum_gradients = processes.sum_gradients if processes.size > 1 else None
 
     def run(self, first_step: int = 0) -> int:
@@ -139,11 +142,7 @@ class TrainingLoop:
 
     def _rows(self, step: int) -> list[np.ndarray]:
         """The rows of this process's micro batches."""
-        settings, processes = self.settings, self.processes
-        return batch_indexes(
-            settings.seed, step, len(self.features), settings.global_batch, settings.batch_size,
-            processes.rank, processes.size,
-        )  # fmt: skip
+        return self.order.batch(step, self.settings.batch_size, self.processes.rank, self.processes.size)
 
     def _clipped_fractions(self, step: int) -> dict[str, float]:
         """Of the model after that step, on the step's first micro batch."""

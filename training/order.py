@@ -4,30 +4,69 @@ from functools import lru_cache
 
 import numpy as np
 
-
-@lru_cache(maxsize=2)  # every step asks for one, two at the border of epochs, and millions of rows take a second
-def epoch_permutation(seed: int, epoch: int, rows: int) -> np.ndarray:
-    """The order of an epoch: int64 [rows], not to be written to, the same on every backend, rank and machine."""
-    return np.random.Generator(np.random.PCG64([seed, epoch])).permutation(rows)
+POOL = 50
+"""Batches whose rows are sorted by length together, as in transformers; fewer where an epoch has few of them."""
 
 
-def batch_indexes(
-    seed: int, step: int, rows: int, global_batch: int, batch_size: int, rank: int = 0, world_size: int = 1
-) -> list[np.ndarray]:
-    """Rows of one rank's micro batches at a step: arrays of `batch_size`, the last one of what is left.
+class DataOrder:
+    """The order of the training rows, the same on every backend, rank and machine.
 
-    The permutations of epoch 0, 1, 2, ... form one endless stream; step s takes the next `global_batch` rows of it, and
-    rank r the r-th of `world_size` parts of those, as equal as can be. So any number of ranks sees at a step the rows
-    that one rank would see, and a run can go on with another number of ranks.
+    The orders of epoch 0, 1, 2, ... form one endless stream; step s takes the next `global_batch` rows of it.
     """
-    start, end = global_batch * rank // world_size, global_batch * (rank + 1) // world_size
-    positions = step * global_batch + np.arange(start, end)
-    indexes = np.empty(len(positions), np.int64)
-    epochs = positions // rows
-    for epoch in np.unique(epochs):
-        chosen = epochs == epoch
-        indexes[chosen] = epoch_permutation(seed, int(epoch), rows)[positions[chosen] % rows]
-    return [indexes[first : first + batch_size] for first in range(0, len(indexes), batch_size)]
+
+    def __init__(self, seed: int, rows: int, global_batch: int, lengths: np.ndarray | None = None) -> None:
+        """
+        Args:
+            seed: the run's --seed.
+            rows: number of rows of the data set.
+            global_batch: rows of a step, over all micro batches and processes.
+            lengths: int [rows], tokens of each row, to make batches of rows of like length (--group_by_length); None:
+                batches are drawn from all rows.
+        """
+        self.seed, self.rows, self.global_batch, self.lengths = seed, rows, global_batch, lengths
+        # Every step asks for one, two at the border of epochs, and millions of rows take a second.
+        self.epoch = lru_cache(maxsize=2)(self._epoch)
+
+    def batch(self, step: int, batch_size: int, rank: int = 0, world_size: int = 1) -> list[np.ndarray]:
+        """Rows of one rank's micro batches at a step: arrays of `batch_size`, the last one of what is left.
+
+        Rank r takes the r-th of `world_size` parts of the step's rows, as equal as can be. So any number of ranks sees
+        at a step the rows that one rank would see, and a run can go on with another number of ranks.
+        """
+        start, end = self.global_batch * rank // world_size, self.global_batch * (rank + 1) // world_size
+        positions = step * self.global_batch + np.arange(start, end)
+        indexes = np.empty(len(positions), np.int64)
+        epochs = positions // self.rows
+        for epoch in np.unique(epochs):
+            chosen = epochs == epoch
+            indexes[chosen] = self.epoch(int(epoch))[positions[chosen] % self.rows]
+        return [indexes[first : first + batch_size] for first in range(0, len(indexes), batch_size)]
+
+    def _epoch(self, epoch: int) -> np.ndarray:
+        """The order of an epoch: int64 [rows], every row once; not to be written to."""
+        generator = np.random.Generator(np.random.PCG64([self.seed, epoch]))
+        order = generator.permutation(self.rows)
+        if self.lengths is None:
+            return order
+        # A batch may hold the end of an epoch and the beginning of the next: the whole ones of this epoch are grouped.
+        first = -epoch * self.rows % self.global_batch
+        whole = max(self.rows - first, 0) // self.global_batch
+        last = first + whole * self.global_batch
+        if whole > 1:
+            order[first:last] = self._group(order[first:last], whole, generator)
+        return order
+
+    def _group(self, rows: np.ndarray, batches: int, generator: np.random.Generator) -> np.ndarray:
+        """Sorts `batches` batches of rows by length, fifty at a time, and shuffles the batches that this gives.
+
+        So a batch is of rows of like length, and yet of others in every epoch. After get_length_grouped_indices of
+        transformers, which leaves fifty batches in the order of their lengths; shuffled, long and short ones alternate.
+        """
+        assert self.lengths is not None
+        pool = self.global_batch * max(1, min(batches // 4, POOL))
+        pools = [rows[start : start + pool] for start in range(0, len(rows), pool)]
+        ordered = np.concatenate([rows[np.argsort(-self.lengths[rows], kind="stable")] for rows in pools])
+        return generator.permutation(ordered.reshape(batches, self.global_batch)).reshape(-1)
 
 
 def step_seed(seed: int, step: int, rank: int = 0) -> int:

@@ -22,7 +22,7 @@ DEVICE = "device"
 """The name in a saved fingerprint of the place of the computation (`Backend.place`): a run that goes on elsewhere is
 warned of, not refused."""
 
-_OF_EARLIER_RUNS = {PROCESSES: 1, "horovod_compression": "none"}
+_OF_EARLIER_RUNS = {PROCESSES: 1, "horovod_compression": "none", "group_by_length": False}
 # Shape the result, but earlier versions did not tell them: they are taken to have been as they are here.
 _NOT_TOLD_EARLIER = ("loss_scale", "scale_learning_rate")
 
@@ -82,8 +82,8 @@ def settings_fingerprint(settings: CommonSettings, mode: Mode) -> dict:
     """The flags that shape the result of training, as values that JSON holds."""
     names = [
         "init_checkpoint", "train_batch_size", "num_accumulation_steps", "learning_rate", "warmup_proportion",
-        "warmup_steps", "weight_decay", "adam_epsilon", "max_grad_norm", "seed", "pad_to_max_length", "use_fp16",
-        "use_xla", "if_quant", "do_calib", "distillation", "horovod_compression",
+        "warmup_steps", "weight_decay", "adam_epsilon", "max_grad_norm", "seed", "pad_to_max_length",
+        "group_by_length", "use_fp16", "use_xla", "if_quant", "do_calib", "distillation", "horovod_compression",
     ]  # fmt: skip
     if settings.use_fp16:
         names += ["loss_scale"]

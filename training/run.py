@@ -177,6 +177,7 @@ class Run(RunModel):
                 global_batch=self._global_batch_size(),
                 max_seq_length=settings.max_seq_length,
                 pad_to_max_length=settings.pad_to_max_length or settings.use_xla,
+                group_by_length=settings.group_by_length,
                 seed=settings.seed,
                 save_steps=settings.save_checkpoints_steps,
                 steps_per_epoch=self._steps_per_epoch() if settings.save_per_epoch else 0,

@@ -201,6 +201,16 @@ def _settle_warmup(parsed: ParsedFlags) -> None:
         raise UserError(f"--warmup_steps takes a whole number, or a part of all updates below 1, found {steps:g}.")
 
 
+def note_grouping(parsed: ParsedFlags) -> None:
+    """--group_by_length where all batches have one length."""
+    padding = next((name for name in ("pad_to_max_length", "use_xla") if parsed.values[name]), None)
+    if parsed.values["group_by_length"] and parsed.values["do_train"] and padding is not None:
+        parsed.notes.append(
+            f"warning: --group_by_length makes no step shorter with {parsed.spelling(padding)}, which pads every batch "
+            "to --max_seq_length."
+        )
+
+
 def note_model_type(parsed: ParsedFlags) -> None:
     """--model_type of Hugging Face's run_squad.py: run_squad.py keeps its own defaults."""
     values = parsed.values

@@ -15,6 +15,7 @@ from twinquant.flag_rules import (
     choose_device,
     merge_accumulation,
     note_calibration_before_training,
+    note_grouping,
     note_idle_flags,
     note_idle_phases,
 )
@@ -295,6 +296,7 @@ def parse_glue_flags(argv: Sequence[str]) -> GlueSettings:
     check_distillation(parsed)
     choose_tensorboard(parsed)
     note_training(parsed)
+    note_grouping(parsed)
     choose_saving(parsed)
     evaluate_steps, evaluate_per_epoch = choose_evaluation(parsed)
     _note_idle(parsed)

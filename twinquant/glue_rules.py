@@ -97,10 +97,12 @@ def note_training(parsed: ParsedFlags) -> None:
             "--train_sampling_strategy=sequential is refused: training follows an order drawn from --seed; leave the "
             "flag out."
         )
-    if sampling != "random":
+    if sampling == "group_by_length":
+        values["group_by_length"] = True
+    elif sampling != "random":
         parsed.notes.append(
-            f"note: --train_sampling_strategy={sampling} has no effect: training follows an order drawn from --seed, "
-            "and a batch is padded only to its longest text."
+            f"note: --train_sampling_strategy={sampling} has no effect: training follows an order drawn from --seed; "
+            "batches of texts of like length are --group_by_length."
         )
 
 

@@ -28,6 +28,7 @@ class CommonSettings:
     predict_file: str | None
     max_seq_length: int
     pad_to_max_length: bool
+    group_by_length: bool  # batches of rows of like length, for training
 
     do_calib: bool
     calib_batch: int

@@ -15,6 +15,7 @@ from twinquant.flag_rules import (
     choose_dialect,
     merge_accumulation,
     note_calibration_before_training,
+    note_grouping,
     note_idle_flags,
     note_idle_phases,
     note_model_type,
@@ -156,6 +157,7 @@ def parse_squad_flags(argv: Sequence[str]) -> SquadSettings:
     custom_mode = choose_quantization(parsed, dialect, predicts=parsed.values["do_predict"])
     export = choose_export(parsed, parsed.values["do_predict"], custom_mode)
     check_training(parsed)
+    note_grouping(parsed)
     note_model_type(parsed)
     check_distillation(parsed)
     choose_tensorboard(parsed)

@@ -30,7 +30,7 @@ _METRIC = ("the best checkpoint is the one with the best main score of the task:
            "the mean of the correlations")  # fmt: skip
 _SCORES = "the scores are those of the task, of all its predictions"
 _ORDER = "training follows an order drawn from --seed; with --max_train_samples the first examples are taken"
-_LENGTHS = f"{_ORDER}, and a batch is padded only to its longest text"
+_LENGTHS = "lengths are counted in tokens here, whatever a column says"
 _BATCHES = "batches are made by one process, as they are needed"
 _REPORT = "results and losses go to the log and to files in --output_dir, with --tensorboard to event files too"
 _INTERVAL = f"{_REPORT}, every --log_freq updates"
@@ -87,9 +87,9 @@ TRAINER_FLAGS = (
     _unused("shuffle_train_dataset", bool, False, _ORDER),
     _unused("shuffle_seed", int, 42, _ORDER),
     _unused("data_seed", int, None, _ORDER),
-    _unused("group_by_length", bool, False, _LENGTHS),
     _unused("length_column_name", str, "length", _LENGTHS),
-    Flag("train_sampling_strategy", str, "random", _OLD, f"Has no effect: {_LENGTHS}; sequential is refused.",
+    Flag("train_sampling_strategy", str, "random", _OLD, "group_by_length: the flag of that name; sequential: refused; "
+         "batch_rebalance: has no effect.",
          choices=("random", "sequential", "group_by_length", "batch_rebalance"), kept=False),
     _unused("preprocessing_num_workers", int, None, _BATCHES),
     _unused("dataloader_num_workers", int, 0, _BATCHES),

@@ -29,6 +29,7 @@ SETTINGS = LoopSettings(
     global_batch=6,
     max_seq_length=24,
     pad_to_max_length=True,  # one length: TensorFlow traces its graph once
+    group_by_length=False,
     seed=3,
     save_steps=2,
     steps_per_epoch=0,
