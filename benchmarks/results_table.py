@@ -24,8 +24,8 @@ from twinquant.main import run_main
 FOLDER = ROOT / "benchmarks" / "results"
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 CHOICE_BEGIN, CHOICE_END = "<!-- choice: begin -->", "<!-- choice: end -->"
-# Files whose table is in docs/results.md and not in README, which is to stay short.
-NOT_IN_README = {"squad_xquad"}
+# Names, or beginnings of names, of files whose table is in docs/results.md and not in README, which is to stay short.
+NOT_IN_README = ("squad_xquad", "pretrained_")
 # By the name of the file of results: what is predicted, its title, and the stages that are measured on it.
 SQUAD_SETS: dict[str, tuple[str, str, list[str]]] = {
     "squad_dev": (
@@ -50,8 +50,15 @@ SQUAD_SETS: dict[str, tuple[str, str, list[str]]] = {
     ),
 }
 COMPARED = "squad_dev"  # whose model is put through every runtime
-# What `make results` measures of a GLUE task: its stages, and flags of `benchmarks.glue_results` by task.
-GLUE_STAGES = ["fp32", "ft1-p99.999", "ft2-p99.99", "qat-ft1", "qat-ft2", "q8bert", "dynamic"]
+# What `make results` measures of a GLUE task: stages and flags by the set of results, which begins the file's name.
+GLUE_SETS = {
+    "glue": (
+        ["fp32", "ft1-p99.999", "ft2-p99.99", "fp32-trained", "tuned-qat-ft1", "tuned-q8bert", "dynamic"],
+        ["--group_by_length", "--further_epochs=1", "--further_learning_rate=2e-5"],
+    ),
+    "pretrained": (["fp32", "ft1-p99.999", "ft2-p99.99", "qat-ft1", "qat-ft2", "q8bert", "dynamic"], []),
+}
+# Flags of `benchmarks.glue_results` by task, whatever the set.
 GLUE_FLAGS = {
     "mrpc": ["--num_train_epochs=2"],
     "sst-2": ["--num_train_epochs=2", "--train_batch_size=32", "--max_seq_length=64", "--max_train_samples=4000"],
@@ -148,15 +155,14 @@ def measure_glue(data: Path, pretrained: Path | None, output: Path, num_runs: in
     if not tasks:
         print(f"left out: GLUE, since {data} holds no task", flush=True)
         return {}
-    flags = [
-        f"--model={pretrained or find_model()}",
-        f"--data_dir={data}",
-        f"--output_dir={output}",
-        f"--num_runs={num_runs}",
-    ]
-    for task in tasks:
-        glue_results.main([*flags, *GLUE_FLAGS.get(task, []), "--stages", *GLUE_STAGES, "--tasks", task])
-    return {f"glue_{task}": read_results(output / f"glue_{task}.json") for task in tasks}
+    found = {}
+    for name, (stages, more) in GLUE_SETS.items():
+        folders = [f"--model={pretrained or find_model()}", f"--data_dir={data}", f"--output_dir={output / name}"]
+        for task in tasks:
+            flags = [*GLUE_FLAGS.get(task, []), *more, "--stages", *stages, "--tasks", task]
+            glue_results.main([*folders, f"--num_runs={num_runs}", *flags])
+            found[f"{name}_{task}"] = read_results(output / name / f"glue_{task}.json")
+    return found
 
 
 def write_between(page: Path, begin: str, text: str, end: str) -> None:
@@ -170,19 +176,24 @@ def write_between(page: Path, begin: str, text: str, end: str) -> None:
 
 def readme_tables(paths: Iterable[Path]) -> str:
     """README's tables."""
-    return tables(path for path in paths if path.stem not in NOT_IN_README)
+    return tables(path for path in paths if not path.stem.startswith(NOT_IN_README))
 
 
 def other_tables(paths: Iterable[Path]) -> str:
     """Those of docs/results.md."""
-    return tables(path for path in paths if path.stem in NOT_IN_README)
+    return tables(path for path in paths if path.stem.startswith(NOT_IN_README))
+
+
+def task_of(path: Path) -> str:
+    """The GLUE task of a file of results: "mrpc" of glue_mrpc.json and of pretrained_mrpc.json."""
+    return path.stem.partition("_")[2]
 
 
 def tables(paths: Iterable[Path]) -> str:
     """All tables as Markdown: one for each file of SQuAD results, then one of all GLUE tasks."""
-    files = {path.stem: read_results(path) for path in paths}
+    files = {path: read_results(path) for path in paths}
     parts = [squad_table(results) for results in files.values() if results["kind"] == SQUAD]
-    glue = {name.removeprefix("glue_"): results for name, results in files.items() if results["kind"] == GLUE}
+    glue = {task_of(path): results for path, results in files.items() if results["kind"] == GLUE}
     return "\n\n".join([*parts, glue_table(glue)] if glue else parts)
 
 
@@ -234,7 +245,11 @@ def choice_table(paths: Iterable[Path]) -> str:
     What was trained further is compared with the float model that was trained as long, where it was measured.
     """
     files = {path: read_results(path) for path in paths}
-    columns = {title_of(path, file): losses(path, file) for path, file in files.items() if file["kind"] != COMPARE}
+    columns: dict[str, dict[str, float]] = {}
+    for path, file in files.items():
+        if file["kind"] != COMPARE:
+            # Of two sets of a task, the first says what both have measured.
+            columns[title_of(path, file)] = losses(path, file) | columns.get(title_of(path, file), {})
     lines = [f"| quantization | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
     measured = {stage for column in columns.values() for stage in column}
     for stage in (stage for stage in glue_results.STAGES if stage in measured):
@@ -247,13 +262,13 @@ def title_of(path: Path, results: dict) -> str:
     """The head of a column: "XQuAD's 1,190 questions, F1" or "MRPC f1"."""
     if results["kind"] == SQUAD:
         return f"{results.get('title', 'SQuAD')}, F1"
-    task = path.stem.removeprefix("glue_")
+    task = task_of(path)
     return f"{glue_results.TASKS.get(task, 'THUCNews')} {METRICS.get(task, 'acc')}"
 
 
 def losses(path: Path, results: dict) -> dict[str, float]:
     """Points lost by stage, in percent; stages of float models are left out."""
-    metric = METRICS.get(path.stem.removeprefix("glue_"), "acc")
+    metric = METRICS.get(task_of(path), "acc")
     scores: dict[str, dict[str, float]] = {}
     for row in results["rows"]:
         score = row["f1"] if results["kind"] == SQUAD else 100 * row["summary"][metric]["mean"]

@@ -88,8 +88,8 @@ TRAINER_FLAGS = (
     _unused("shuffle_seed", int, 42, _ORDER),
     _unused("data_seed", int, None, _ORDER),
     _unused("length_column_name", str, "length", _LENGTHS),
-    Flag("train_sampling_strategy", str, "random", _OLD, "group_by_length: the flag of that name; sequential: refused; "
-         "batch_rebalance: has no effect.",
+    Flag("train_sampling_strategy", str, "random", _OLD, "The value group_by_length is the flag of that name, "
+         "batch_rebalance has no effect, sequential is refused.",
          choices=("random", "sequential", "group_by_length", "batch_rebalance"), kept=False),
     _unused("preprocessing_num_workers", int, None, _BATCHES),
     _unused("dataloader_num_workers", int, 0, _BATCHES),

@@ -185,9 +185,9 @@ def test_measuring_keeps_what_was_measured_under_its_name(tmp_path: Path, monkey
     def glue(argv: list[str]) -> None:
         glue_results.parse(argv)
         rows = [{"stage": "fp32", "backend": "pytorch", "seeds": [42], "summary": summary}]
-        write_results(tmp_path / "out" / "glue" / "glue_mrpc.json", GLUE, {}, rows)
+        write_results(Path(argv[2].partition("=")[2]) / "glue_mrpc.json", GLUE, {}, rows)
 
-    for folder in ("squad/squad_xquad", "glue"):
+    for folder in ("squad/squad_xquad", "glue/glue", "glue/pretrained"):
         (tmp_path / "out" / folder).mkdir(parents=True)
     (tmp_path / "results").mkdir()
     monkeypatch.setattr(results_table.squad_results, "main", squad)
@@ -195,8 +195,40 @@ def test_measuring_keeps_what_was_measured_under_its_name(tmp_path: Path, monkey
     monkeypatch.setattr(results_table, "FOLDER", tmp_path / "results")
     results_table.measure(data, tmp_path / "bert", tmp_path / "out", 2)
     assert len(called) == 1 and called[0][1].endswith("train-v1.1.part.json")
-    assert {path.name for path in (tmp_path / "results").iterdir()} == {"squad_xquad.json", "glue_mrpc.json"}
-    assert "| XQuAD's 1,190 questions |" in results_table.tables(sorted((tmp_path / "results").iterdir()))
+    paths = sorted((tmp_path / "results").iterdir())
+    assert [path.name for path in paths] == ["glue_mrpc.json", "pretrained_mrpc.json", "squad_xquad.json"]
+    assert "| MRPC f1 |" in results_table.readme_tables(paths) and "XQuAD" not in results_table.readme_tables(paths)
+    others = results_table.other_tables(paths)
+    assert "| XQuAD's 1,190 questions |" in others and "| MRPC f1 |" in others
+
+
+def test_losses_of_two_sets_of_a_task_stand_in_one_column(tmp_path: Path) -> None:
+    """What was trained further is compared with the float model trained as long; PTQ of both sets is the first's."""
+
+    def write(name: str, scores: dict[str, float]) -> Path:
+        rows = [
+            {
+                "stage": stage,
+                "backend": "pytorch",
+                "seeds": [42],
+                "summary": {"f1": {"mean": score, "standard_deviation": 0}},
+            }
+            for stage, score in scores.items()
+        ]
+        write_results(tmp_path / f"{name}_mrpc.json", GLUE, {}, rows)
+        return tmp_path / f"{name}_mrpc.json"
+
+    paths = [
+        write("glue", {"fp32": 0.8, "fp32-trained": 0.82, "ft1-mse": 0.79, "tuned-q8bert": 0.81}),
+        write("pretrained", {"fp32": 0.85, "ft1-mse": 0.7, "q8bert": 0.83}),
+    ]
+    assert results_table.choice_table(paths).splitlines() == [
+        "| quantization | MRPC f1 |",
+        "|---|---|",
+        "| PTQ ft1, mse | 1.00 |",
+        "| q8bert | 2.00 |",
+        "| q8bert of the fine-tuned model | 1.00 |",
+    ]
 
 
 def test_a_comparison_has_commands_that_are_known_and_leaves_its_report(tmp_path: Path, monkeypatch) -> None:

@@ -18,14 +18,23 @@ ROWS = training.make_rows(CONFIG, 6, 8)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is not installed")
-def test_our_side_trains_on_all_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("grouped", [False, True], ids=["drawn", "grouped"])
+def test_our_side_trains_on_all_rows(grouped: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
     create = training.create_backend
     monkeypatch.setattr(training, "create_backend", lambda *a, **k: made.append(create(*a, **k)) or made[-1])
-    train = training.our_training(CONFIG, TENSORS, ROWS, 4)
+    train = training.our_training(CONFIG, TENSORS, ROWS, 4, grouped)
     assert train() == 6
     moved = {name for name, tensor in made[0].tensors().items() if not np.array_equal(tensor, TENSORS[name])}
     assert {"output_weights", "bert/encoder/layer_0/attention/self/query/kernel"} <= moved
+
+
+def test_mixed_rows_are_short_and_padded_with_nothing() -> None:
+    rows = training.make_rows(CONFIG, 500, 40, mixed=True)
+    lengths = rows["input_mask"].sum(axis=1)
+    assert 3 <= lengths.min() and lengths.max() <= 40 and 7 < lengths.mean() < 11
+    assert not rows["input_ids"][rows["input_mask"] == 0].any()
+    assert all((mask[:length] == 1).all() for mask, length in zip(rows["input_mask"], lengths, strict=True))
 
 
 def test_a_missing_peer_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tiny_bert import make_backend, tiny_tensors
+from tiny_bert import ToyFeatures, make_backend, tiny_tensors
 from toy_loops import CONFIG, FEATURES, FINGERPRINT, SETTINGS, TENSORS, Recorder, Runner, Stop, loop, signal_at
 
 from backends.loss_scale import LossScale
@@ -102,6 +102,24 @@ def test_batches_are_padded_to_their_own_rows(tmp_path):
     assert widths <= {8, 16, 24} and len(widths) > 1
 
 
+def test_batches_of_like_length_hold_less_padding(tmp_path):
+    """Every row once per epoch all the same, and a resumed run goes on with the rest."""
+    features = ToyFeatures(CONFIG, 64)
+    settings = replace(SETTINGS, batch_size=2, global_batch=2, total_steps=64, pad_to_max_length=False, save_steps=64)
+    cells = {}
+    for grouped in (False, True):
+        backend, folder = Recorder(), RunFolder(tmp_path, "pytorch", 1)
+        loop(backend, folder, replace(settings, group_by_length=grouped), features=features).run()
+        batches = [batch for parts, *_ in backend.calls for batch in parts]
+        cells[grouped] = sum(batch["input_ids"].size for batch in batches)
+        assert sum(int(batch["input_mask"].sum()) for batch in batches) == 2 * features.lengths.sum()
+    assert cells[True] < 0.9 * cells[False]
+    resumed = Recorder()
+    loop(resumed, folder, replace(settings, group_by_length=True), features=features).run(first_step=40)
+    for (found, *_), (expected, *_) in zip(resumed.calls, backend.calls[40:], strict=True):
+        assert_equal(found[0], expected[0])
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @pytest.mark.parametrize(("step", "good"), [(1, "nothing was saved yet"), (5, "the last good checkpoint is .*ckpt-4")])
 def test_a_bad_loss_ends_the_run_with_the_last_good_checkpoint(tmp_path, bad, step, good):
@@ -168,6 +186,11 @@ def test_resume_points(tmp_path):
         TrainingState(10, {"seed": 3} | more | {DEVICE: "cpu, float32"}, {}),
     )
     assert find_resume_point(folder, lambda started_with: {"seed": 3, "processes": 1} | more) == (10, 1)
+    # A run of the time before rows could be grouped had them drawn.
+    drawn, grouped = more | {"group_by_length": False}, more | {"group_by_length": True}
+    assert find_resume_point(folder, lambda started_with: {"seed": 3, "processes": 1} | drawn) == (10, 1)
+    with pytest.raises(UserError, match=r"another run \(group_by_length: False there, True here\)"):
+        find_resume_point(folder, lambda started_with: {"seed": 3, "processes": 1} | grouped)
     with pytest.raises(UserError, match=r"another run \(loss_scale: 128.0 there, 64.0 here\)"):
         find_resume_point(folder, lambda started_with: {"seed": 3, "processes": 1} | more | {"loss_scale": 64.0})
     other = RunFolder(tmp_path / "other", "pytorch", 2)

@@ -129,8 +129,8 @@ class Recorder:
         return {"loss_scale": np.zeros(2)}
 
 
-def loop(backend, folder, settings=SETTINGS, teacher=None):
+def loop(backend, folder, settings=SETTINGS, teacher=None, features=FEATURES):
     schedule = LearningRateSchedule(1e-3, settings.total_steps, 1)
     return TrainingLoop(
-        backend, FEATURES, schedule, folder, settings, lambda: Checkpoint(backend.tensors(), {}, CONFIG, "x"), teacher
+        backend, features, schedule, folder, settings, lambda: Checkpoint(backend.tensors(), {}, CONFIG, "x"), teacher
     )

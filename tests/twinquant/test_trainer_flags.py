@@ -132,6 +132,20 @@ def test_the_rest_is_accepted_with_a_sentence(glue, argv, sentence):
     assert len(notes_with(glue.parse("--do_train", *argv), sentence)) == 1
 
 
+@pytest.mark.parametrize("argv", [["--group_by_length"], ["--train_sampling_strategy=group_by_length"]], ids=" ".join)
+def test_both_spellings_group_rows_by_length(glue, argv):
+    assert not glue.parse("--do_train").group_by_length
+    settings = glue.parse("--do_train", *argv)
+    assert settings.group_by_length and not notes_with(settings, "--train_sampling_strategy")
+
+
+@pytest.mark.parametrize("padding", ["--pad_to_max_length", "--use_xla"])
+def test_grouped_rows_that_are_all_padded_are_told(glue, padding):
+    sentence = f"warning: --group_by_length makes no step shorter with {padding}, which pads every batch"
+    assert len([note for note in glue.parse("--do_train", "--group_by_length", padding).notes if sentence in note]) == 1
+    assert not [note for note in glue.parse("--do_train", padding).notes if "group_by_length" in note]
+
+
 @pytest.mark.parametrize("flag", TRAINER_FLAGS, ids=lambda flag: flag.name)
 def test_a_row_has_a_sentence(flag):
     assert flag.note or flag.refused or flag.name in ("optim", "train_sampling_strategy")
