@@ -7,20 +7,20 @@ from typing import Any
 from twinquant.arguments_file import split_arguments_file
 from twinquant.common_flags import COMMON_FLAGS, PAD_TO_MAX_LENGTH, PREDICT_BATCH_SIZE
 from twinquant.errors import UserError
-from twinquant.export_flags import EXPORT_FLAGS, choose_export, exports
+from twinquant.export_flags import EXPORT_FLAGS, choose_export
 from twinquant.flag_rules import (
     check_distillation,
     check_launch,
     check_training,
     choose_device,
     merge_accumulation,
-    note_calibration_before_training,
     note_grouping,
     note_idle_flags,
     note_idle_phases,
 )
 from twinquant.flags import Flag, ParsedFlags, parse_flags
 from twinquant.glue_rules import (
+    check_work,
     choose_data,
     choose_evaluation,
     choose_glue_dialect,
@@ -284,7 +284,7 @@ def parse_glue_flags(argv: Sequence[str]) -> GlueSettings:
     check_launch(parsed)
     choose_scheme(parsed)
     dialect = choose_glue_dialect(parsed)
-    _check_work(parsed)
+    check_work(parsed)
     merge_accumulation(parsed, dialect)
     choose_device(parsed)
     custom_mode = None
@@ -325,20 +325,6 @@ def parse_glue_flags(argv: Sequence[str]) -> GlueSettings:
         given_besides=given_besides(parsed, ALL_FLAGS),
         notes=tuple(parsed.notes),
     )
-
-
-def _check_work(parsed: ParsedFlags) -> None:
-    values = parsed.values
-    if not (any(values[name] for name in ("do_train", "do_calib", "do_eval", "do_predict")) or exports(values)):
-        raise UserError(
-            "nothing to do: give at least one of --do_train, --do_calib, --do_eval, --do_predict and --export_onnx."
-        )
-    note_calibration_before_training(parsed)
-    if not values["do_train"]:
-        values["num_runs"] = 1  # every run would be the same
-    last_seed = values["seed"] + values["num_runs"] - 1
-    if last_seed > 4294967295:
-        raise UserError(f"--num_runs={values['num_runs']} runs to the seed {last_seed}, above 4294967295.")
 
 
 def _note_idle(parsed: ParsedFlags) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 
 from tasks.glue import GLUE_TASKS, glue_task_name
 from twinquant.errors import UserError
-from twinquant.flag_rules import TWIN_DEFAULTS, choose_dialect
+from twinquant.export_flags import exports
+from twinquant.flag_rules import TWIN_DEFAULTS, choose_dialect, note_calibration_before_training
 from twinquant.flags import ParsedFlags
 from twinquant.model_files import called_uncased, check_file, read_lower_case, trained_model_in
 from twinquant.words import no_effect
@@ -77,6 +78,21 @@ def choose_glue_dialect(parsed: ParsedFlags) -> str:
         f"Architect's scripts, so their defaults hold where a flag is not given: {', '.join(listed)}."
     )
     return "hugging_face"
+
+
+def check_work(parsed: ParsedFlags) -> None:
+    """Whether there is anything to do, and with which seeds."""
+    values = parsed.values
+    if not (any(values[name] for name in ("do_train", "do_calib", "do_eval", "do_predict")) or exports(values)):
+        raise UserError(
+            "nothing to do: give at least one of --do_train, --do_calib, --do_eval, --do_predict and --export_onnx."
+        )
+    note_calibration_before_training(parsed)
+    if not values["do_train"]:
+        values["num_runs"] = 1  # every run would be the same
+    last_seed = values["seed"] + values["num_runs"] - 1
+    if last_seed > 4294967295:
+        raise UserError(f"--num_runs={values['num_runs']} runs to the seed {last_seed}, above 4294967295.")
 
 
 def note_training(parsed: ParsedFlags) -> None:
