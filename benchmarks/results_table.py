@@ -61,7 +61,8 @@ GLUE_SETS = {
 # Flags of `benchmarks.glue_results` by task, whatever the set.
 GLUE_FLAGS = {
     "mrpc": "--num_train_epochs=2 --further_epochs=0.5",
-    "sst-2": "--num_train_epochs=2 --further_epochs=1 --train_batch_size=32 --max_seq_length=64 --max_train_samples=4000",
+    "sst-2": "--num_train_epochs=2 --further_epochs=1 --train_batch_size=32 --max_seq_length=64 "
+    "--max_train_samples=4000",
     "cola": "--num_train_epochs=3 --further_epochs=1 --train_batch_size=32 --max_seq_length=64",
 }
 # The score that a task's cell shows; of other tasks it is the accuracy.
