@@ -24,7 +24,7 @@ from training.dynamic_run import DynamicRun
 from training.processes import Processes
 from training.repeats import run_repeatedly
 from training.script import begin, record_of, recorded, run_script, until_interrupted
-from twinquant.files import write_json_atomically
+from twinquant.files import make_folder, write_json_atomically
 from twinquant.glue_flags import PROGRAM, GlueSettings, parse_glue_flags
 from twinquant.run_record import RunRecord
 
@@ -99,9 +99,10 @@ def main(argv: Sequence[str]) -> int:
             exit_code, scores = until_interrupted(run.execute, record)
         processes.together(None)  # waits for rank 0, which writes the results
         if scores:
-            if settings.json_summary:
-                write_json_atomically(settings.json_summary, scores)
             print(json.dumps(scores), flush=True)
+            if settings.json_summary:
+                make_folder(Path(settings.json_summary).parent)
+                write_json_atomically(settings.json_summary, scores)
         if exit_code == 0 and run is not None:
             run.export()
     return exit_code

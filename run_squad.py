@@ -18,7 +18,7 @@ from checkpoints.config import BertConfig
 from tasks.squad import SquadTask
 from training.run import Run
 from training.script import begin, record_of, recorded, run_script, until_interrupted
-from twinquant.files import write_json_atomically
+from twinquant.files import make_folder, write_json_atomically
 from twinquant.squad_flags import PROGRAM, SquadSettings, parse_squad_flags
 
 
@@ -60,9 +60,10 @@ def main(argv: Sequence[str]) -> int:
         exit_code, metrics = until_interrupted(run.execute, record)
         processes.together(None)  # waits for rank 0, which writes the answers
         if metrics and settings.do_eval:
-            if settings.json_summary:
-                write_json_atomically(settings.json_summary, metrics)
             print(json.dumps({name: metrics[name] for name in ("exact_match", "f1")}), flush=True)
+            if settings.json_summary:
+                make_folder(Path(settings.json_summary).parent)
+                write_json_atomically(settings.json_summary, metrics)
         if exit_code == 0:
             run.export()
     return exit_code

@@ -84,8 +84,8 @@ class Model:
         processes = self.processes if exchange else ALONE
         settings = LoopSettings(
             total_steps=2**31, batch_size=batch_size, global_batch=batch_size * processes.size, max_seq_length=length,
-            pad_to_max_length=True, group_by_length=False, seed=0, save_steps=1000, steps_per_epoch=0, log_steps=1000,
-            fingerprint={},
+            pad_to_max_length=True, group_by_length=False, seed=0, save_steps=1000, epoch_rows=1,
+            save_per_epoch=False, evaluate_per_epoch=False, log_steps=1000, fingerprint={},
         )  # fmt: skip
         features = RandomFeatures(self.config, length)
         return TrainingLoop(

@@ -63,7 +63,7 @@ def export_result(
         backend=backend_name,
         predict_batch_size=settings.predict_batch_size,
         max_seq_length=settings.max_seq_length,
-        check_data=None if task is None else data_name(settings, task),
+        check_data=None if task is None else data_name(settings),
     )
     try:
         written = _export(source, arguments, settings, choice, task, command)

@@ -113,3 +113,21 @@ def flips(labels: np.ndarray, parent: np.ndarray, child: np.ndarray) -> Flips:
     lost, won = int((parent_right & ~child_right).sum()), int((child_right & ~parent_right).sum())
     p_value = float(binomtest(lost, lost + won, 0.5).pvalue) if lost + won else 1.0
     return Flips(lost, won, int((parent != child).sum()), p_value)
+
+
+@dataclass(frozen=True)
+class ValueDrift:
+    """How a regression's values differ from its parent's: absolute differences, and Pearson's correlation."""
+
+    mean_difference: float
+    largest_difference: float
+    pearson: float
+
+
+def value_drift(parent: np.ndarray, child: np.ndarray) -> ValueDrift:
+    """Compares the predicted values of two models: float [N] each. Values that are all equal correlate by 0."""
+    first, second = np.asarray(parent, np.float64), np.asarray(child, np.float64)
+    if first.shape != second.shape:
+        raise ValueError(f"{first.shape} and {second.shape} predictions; expected as many")
+    differences = np.abs(first - second)
+    return ValueDrift(float(differences.mean()), float(differences.max()), correlations(first, second)["pearson"])

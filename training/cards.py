@@ -36,6 +36,7 @@ def checkpoint_card(
         scores: of this checkpoint; empty where they are not known.
     """
     kind = _TASKS[task.head]
+    data, scores = _scores_of_one_file(settings, scores)
     calibrated_only = name.endswith("-calibrated")
     if mode == "fp32":
         state = "in floating point"
@@ -53,7 +54,7 @@ def checkpoint_card(
         facts=_facts(settings, task, mode, backend, start, calibrated_only),
         library="transformers" if backend == "pytorch" and mode != "dynamic" else None,
         tags=[f"twinquant-{mode}"] if mode == "fp32" else ["quantization", "int8", f"twinquant-{mode}"],
-        data=data_name(settings, task),
+        data=data,
         part=task.part if scores else "",
         scores={score: value for score, value in scores.items() if isinstance(value, float)},
         score_note=_score_note(settings, mode) if scores else "",
@@ -91,13 +92,27 @@ def folder_card(card: Card, checkpoint: str, settings: CommonSettings) -> Card:
     )
 
 
-def data_name(settings: CommonSettings, task: Task) -> str | None:
+def data_name(settings: CommonSettings) -> str | None:
     """What the scores are of: a GLUE task, or the name of a file."""
     task_name = getattr(settings, "task_name", None)
     if task_name is not None:
         return f"glue/{task_name}"
     file = settings.predict_file or getattr(settings, "validation_file", None)
     return Path(file).name if file is not None else None
+
+
+def _scores_of_one_file(
+    settings: CommonSettings, scores: Mapping[str, float]
+) -> tuple[str | None, Mapping[str, float]]:
+    """What a card's scores are of, and those of them that are of it.
+
+    Of one's own validation and test file it tells the first; the other's scores are in eval_results.json.
+    """
+    name = data_name(settings)
+    validated = {score: value for score, value in scores.items() if not score.endswith("_test")}
+    if scores and not validated:
+        return Path(settings.test_file).name, scores  # type: ignore[attr-defined]  # of run_glue.py
+    return name, validated
 
 
 def _score_note(settings: CommonSettings, mode: str) -> str:

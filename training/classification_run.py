@@ -20,6 +20,7 @@ from twinquant.glue_flags import GlueSettings
 logger = logging.getLogger("twinquant")
 
 SAME_WEIGHTS = "the same weights in fp32"
+INT8_FILE = "the weights of the int8 file with activations in fp32"
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ class ClassificationRun(Run):
         settings = self.settings
         if not settings.do_train:
             self.backend.set_quantization(None, {})
-            return self._score_parent(self.backend, SAME_WEIGHTS)
+            return self._score_parent(self.backend, INT8_FILE if settings.load_quantized_model else SAME_WEIGHTS)
         source = settings.teacher if settings.distillation else settings.init_checkpoint
         checkpoint = load_checkpoint(source) if source else None
         if checkpoint is None or head_of(checkpoint.tensors) != CLASSIFICATION:

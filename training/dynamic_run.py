@@ -11,7 +11,7 @@ from training.classification_run import SAME_WEIGHTS, ClassificationRun
 from training.flips import report_flips
 from training.prediction import model_inputs
 from twinquant.errors import UserError
-from twinquant.files import write_json_atomically
+from twinquant.files import make_folder, write_json_atomically
 from twinquant.model_card import write_card
 
 logger = logging.getLogger("twinquant")
@@ -44,6 +44,7 @@ class DynamicRun(ClassificationRun):
         fp32_scores = self.score(self.backend, output / "fp32", labeled_only=True)
         self.task.write_scores(fp32_scores, output / "fp32")
         parent = dict(self.task.predictions)
+        make_folder(output / "fp32")  # nothing is there where no set has labels
         fp32 = self.as_checkpoint()
         fp32.card = self.card("fp32/model", "fp32", fp32_scores)
         write_hugging_face(output / "fp32" / "model", fp32)
@@ -64,8 +65,6 @@ class DynamicRun(ClassificationRun):
         scores = self.score(model, output)
         self.task.write_scores(scores, output)
         write_card(output / "int8", self.card("int8", "dynamic", scores))
-        if not scores:
-            return scores
         changes = report_flips(parent, self.task.predictions, SAME_WEIGHTS, output)
 
         sizes = size_report(output / "fp32" / "model" / "model.safetensors", output / "int8" / "model_int8.safetensors")
@@ -77,15 +76,17 @@ class DynamicRun(ClassificationRun):
         for threads in sorted({1, available_threads()}):
             for name, seconds in speed(models, batches, threads, rounds=3).items():
                 times[name][threads] = seconds
-        metric = self.task.source.main_metric
         rows = [
-            TableRow("fp32", sizes.float_bytes, self.task.main_score(fp32_scores), times["fp32"]),
-            TableRow("int8 dynamic", sizes.int8_bytes, self.task.main_score(scores), times["int8 dynamic"]),
+            TableRow(name, size, self.task.main_score(found) if found else None, times[name])
+            for name, size, found in (
+                ("fp32", sizes.float_bytes, fp32_scores),
+                ("int8 dynamic", sizes.int8_bytes, scores),
+            )
         ]
-        print(table(metric, rows))
+        print(table(self.task.source.main_metric, rows))
         examples = sum(len(batch["input_ids"]) for batch in batches)
         print(f"seconds are for {examples} examples in batches of {settings.predict_batch_size}\n{sizes}")
-        for name, change in changes.items():
+        for name, change in changes.items() if self.task.label_names is not None else ():
             agreement = 100.0 * (1.0 - change["changed"] / change["examples"])
             print(f"{name}: {agreement:.2f} % of {change['examples']} labels agree with fp32")
         report = {"settings": model.describe(), "sizes": sizes._asdict(), "seconds": times, "fp32": fp32_scores}

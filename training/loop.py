@@ -15,7 +15,7 @@ from checkpoints.checkpoint import Checkpoint
 from tasks.base import Features
 from training.events import TrainingCurves
 from training.interruption import Interrupted, SignalWatch
-from training.order import DataOrder, padded_length, step_seed
+from training.order import DataOrder, ends_epoch, padded_length, step_seed
 from training.prediction import model_inputs
 from training.processes import ALONE, Processes
 from training.progress import Progress
@@ -38,10 +38,12 @@ class LoopSettings:
     group_by_length: bool
     seed: int
     save_steps: int
-    steps_per_epoch: int  # a checkpoint at the end of every epoch too; 0: not
+    epoch_rows: int  # examples of an epoch, at whose end the next two are due
+    save_per_epoch: bool
+    evaluate_per_epoch: bool
     log_steps: int
     fingerprint: dict
-    evaluate_steps: int = 0  # between two evaluations during training; 0: none
+    evaluate_steps: int = 0  # between two evaluations during training; 0: none but those of epochs
 
 
 class TrainingLoop:
@@ -101,10 +103,11 @@ class TrainingLoop:
                 if self.curves is not None:
                     clipped = partial(self._clipped_fractions, step)
                     self.curves.step(done, loss, self.schedule(step), settings.global_batch, seconds, clipped)
-                epoch_ends = settings.steps_per_epoch > 0 and done % settings.steps_per_epoch == 0
-                due = done == settings.total_steps or done % settings.save_steps == 0 or epoch_ends
+                epoch_ends = ends_epoch(done, settings.epoch_rows, settings.global_batch)
+                due = done == settings.total_steps or done % settings.save_steps == 0
+                due = due or (settings.save_per_epoch and epoch_ends)
                 # Before the save: a run that is killed in between evaluates again when it resumes.
-                self._evaluate(done)
+                self._evaluate(done, epoch_ends)
                 if due or received:
                     self._save(done, saved)
                     saved = done
@@ -126,9 +129,12 @@ class TrainingLoop:
         skipped = self.backend.loss_scale.skipped
         return f", {skipped} steps skipped: gradients overflowed in float16" if skipped else ""
 
-    def _evaluate(self, done: int) -> None:
-        every = self.settings.evaluate_steps
-        if self.evaluate is not None and every > 0 and (done % every == 0 or done == self.settings.total_steps):
+    def _evaluate(self, done: int, epoch_ends: bool) -> None:
+        settings, every = self.settings, self.settings.evaluate_steps
+        if self.evaluate is None or not (every or settings.evaluate_per_epoch):
+            return
+        due = (every > 0 and done % every == 0) or (settings.evaluate_per_epoch and epoch_ends)
+        if due or done == settings.total_steps:
             self.evaluate(done)
 
     def _step(self, step: int) -> float:

@@ -69,6 +69,11 @@ class DataOrder:
         return generator.permutation(ordered.reshape(batches, self.global_batch)).reshape(-1)
 
 
+def ends_epoch(done: int, rows: int, global_batch: int) -> bool:
+    """Whether an epoch of so many rows ends within the last of `done` steps, or with it."""
+    return done * global_batch // rows > (done - 1) * global_batch // rows
+
+
 def step_seed(seed: int, step: int, rank: int = 0) -> int:
     """Seed of a step's dropout on a rank, in [0, 2**31)."""
     return int(np.random.SeedSequence([seed, step, rank]).generate_state(1)[0] >> 1)

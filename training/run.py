@@ -15,6 +15,7 @@ from training.prediction import Predictor, check_same_features, predict_all
 from training.resume import DEVICE
 from training.run_model import RunModel
 from training.schedule import LearningRateSchedule
+from training.start import check_start_stays
 from twinquant.errors import UserError
 from twinquant.files import make_folder, write_json_atomically
 
@@ -39,6 +40,8 @@ class Run(RunModel):
             self.train_examples_count = self.processes.share(count, "examples")
         if settings.do_train and not settings.overwrite_output_dir:
             self._find_resume_point()
+        if settings.do_train and not self.resume_step:
+            self.processes.first(lambda: check_start_stays(settings, self.folder))
         if self.processes.is_first and (settings.do_train or settings.do_calib):
             # Not before a prediction alone, which may run beside a training that is writing into the same folder.
             self.folder.remove_leftovers()
@@ -151,6 +154,10 @@ class Run(RunModel):
             self.processes.first(self._finish_saves)
             return
         self._quantize(self.checkpoint.source, training=True)
+        if self.ranges and not settings.if_quant:
+            # With other weights they clip, or are too wide, without a word.
+            logger.info("the ranges are of the weights before training: the trained model is saved without them")
+            self.ranges = {}
         warmup = settings.warmup_steps
         if warmup is None:
             warmup = int(total * settings.warmup_proportion)
@@ -180,10 +187,12 @@ class Run(RunModel):
                 group_by_length=settings.group_by_length,
                 seed=settings.seed,
                 save_steps=settings.save_checkpoints_steps,
-                steps_per_epoch=self._steps_per_epoch() if settings.save_per_epoch else 0,
+                epoch_rows=self.train_examples_count,
+                save_per_epoch=settings.save_per_epoch,
+                evaluate_per_epoch=settings.evaluate_per_epoch,
                 log_steps=settings.log_freq,
                 fingerprint=self.fingerprint() | {DEVICE: self.backend.place()},
-                evaluate_steps=self._evaluate_steps(),
+                evaluate_steps=settings.evaluate_steps or 0,
             ),
             self.as_checkpoint,
             self._teacher(),
@@ -289,12 +298,6 @@ class Run(RunModel):
         file = EventFile(folder, self.resume_step + 1 if self.resume_step else 0)
         logger.info("curves for TensorBoard: tensorboard --logdir %s", folder)
         return file
-
-    def _evaluate_steps(self) -> int:
-        """Steps between two evaluations during training; 0: none."""
-        if self.settings.evaluate_per_epoch:
-            return self._steps_per_epoch()
-        return self.settings.evaluate_steps or 0
 
     def _check_export(self) -> None:
         """What would keep the model from being exported, before the phases that make it."""

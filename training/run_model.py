@@ -88,7 +88,8 @@ class RunModel:
         self.mode = self._mode()
         if settings.quant_exclude:
             self.mode = exclude(self.mode, settings.quant_exclude, self.config.num_hidden_layers)
-            logger.info("left in float by --quant_exclude: %s", ", ".join(sorted(self.mode.excluded)))
+            if settings.if_quant or settings.do_calib:
+                logger.info("left in float by --quant_exclude: %s", ", ".join(sorted(self.mode.excluded)))
         self.ranges = dict(self.checkpoint.ranges)
         record.note(start=self.checkpoint.source, mode=self.mode_name)
 
@@ -209,9 +210,6 @@ class RunModel:
         settings = self.settings
         batch = self._global_batch_size(started_with)
         return number_of_steps(self.train_examples_count, batch, settings.num_train_epochs, settings.max_steps)
-
-    def _steps_per_epoch(self) -> int:
-        return max(1, self.train_examples_count // self._global_batch_size())
 
     def _global_batch_size(self, started_with: int | None = None) -> int:
         """Rows of a step over all processes that the run was started with."""

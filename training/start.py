@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import re
 from pathlib import Path
 from typing import TypeVar
 
@@ -10,6 +11,8 @@ from checkpoints.checkpoint_state import latest_checkpoint
 from checkpoints.config import BertConfig
 from checkpoints.names import CLASSIFICATION
 from tasks.base import Task
+from training.evaluations import BEST
+from training.saves import RunFolder
 from twinquant.errors import UserError
 from twinquant.settings import CommonSettings
 
@@ -21,6 +24,8 @@ Settings = TypeVar("Settings", bound=CommonSettings)
 def start_of(settings: CommonSettings) -> str | None:
     """The checkpoint to begin with; None: random weights, which the flags allow for training only."""
     latest = None
+    if getattr(settings, "load_quantized_model", False):
+        return settings.init_checkpoint  # the int8 file there, and nothing else
     only_export = not (settings.do_train or settings.do_calib or settings.predicts)
     if only_export and settings.init_checkpoint:
         return settings.init_checkpoint
@@ -35,6 +40,26 @@ def start_of(settings: CommonSettings) -> str | None:
             )  # fmt: skip
         return latest
     return settings.init_checkpoint
+
+
+def check_start_stays(settings: CommonSettings, folder: RunFolder) -> None:
+    """Raises UserError where training anew would remove or replace a checkpoint that the run needs until its end.
+
+    These are --init_checkpoint, whose vocabulary goes into every save and with which a quantized model is compared, and
+    --teacher. Training removes the training checkpoints of `folder`, and an evaluation replaces its best one.
+    """
+    lost = {folder.path(step).resolve() for step in (*folder.steps(), *folder.other.steps())}
+    if settings.evaluate_per_epoch or settings.evaluate_steps:
+        lost.add(folder.path(BEST).resolve())
+    for flag, name in (("--init_checkpoint", settings.init_checkpoint), ("--teacher", settings.teacher)):
+        # A prefix, a folder, a file in it, or the folder above, which stands for its newest.
+        path = Path(name or "")
+        newest = latest_checkpoint(path) if name and path.is_dir() else None
+        if name and lost & {each.resolve() for each in (path, path.parent, Path(newest or path))}:
+            raise UserError(
+                f"{flag} {name} would be lost: training anew in the same --output_dir replaces it, and the run needs "
+                "it until its end; give another --output_dir"
+            )
 
 
 def config_of(settings: CommonSettings, checkpoint: Checkpoint) -> BertConfig:
@@ -80,6 +105,9 @@ def lower_case_of(settings: Settings, checkpoint: Checkpoint) -> Settings:
 def config_with_labels(config: BertConfig, task: Task, checkpoint: Checkpoint) -> BertConfig:
     """The config that is saved: with the classes of the task, as transformers names them.
 
+    Warns where the checkpoint's as many classes have wholly or partly other names. Numbers, and the names that
+    transformers gives where it knows none, say nothing of the classes.
+
     Raises UserError where the checkpoint was trained for the same classes in another order.
     """
     found = checkpoint.label_names
@@ -93,4 +121,10 @@ def config_with_labels(config: BertConfig, task: Task, checkpoint: Checkpoint) -
             f"{checkpoint.source} was trained for the classes {', '.join(found)} in this order, the data has "
             f"{', '.join(task.label_names)}: name them in the checkpoint's order (--class_file)"
         )
+    nameless = not found or all(re.fullmatch(r"(LABEL_)?\d+", name) for name in found)
+    if found and not nameless and found != task.label_names and len(found) == len(task.label_names):
+        logger.warning(
+            "warning: %s was trained for the classes %s; here its outputs stand for %s, in this order",
+            checkpoint.source, ", ".join(found), ", ".join(task.label_names),
+        )  # fmt: skip
     return config.with_labels(task.label_names)

@@ -85,7 +85,7 @@ class TableRow(NamedTuple):
 
     name: str
     size: int  # bytes of the file
-    metric: float
+    metric: float | None  # None: nothing that was predicted has labels
     seconds: Mapping[int, float]  # of one prediction, by number of threads
 
 
@@ -96,5 +96,7 @@ def table(metric_name: str, rows: list[TableRow]) -> str:
     lines = [head, ["---"] * len(head)]
     for row in rows:
         seconds = [f"{row.seconds[n]:.4f}" for n in threads]
-        lines.append([row.name, f"{megabytes(row.size):.1f}", f"{row.metric:.4f}", *seconds])
+        lines.append(
+            [row.name, f"{megabytes(row.size):.1f}", "" if row.metric is None else f"{row.metric:.4f}", *seconds]
+        )
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

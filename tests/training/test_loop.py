@@ -58,8 +58,25 @@ def test_a_run_broken_off_ends_with_the_same_bits(backend_name, tmp_path):
 def test_checkpoints_are_saved_when_due(tmp_path):
     backend = Recorder()
     folder = RunFolder(tmp_path, "pytorch", keep=99)
-    loop(backend, folder, replace(SETTINGS, steps_per_epoch=5)).run()
+    loop(backend, folder, replace(SETTINGS, save_per_epoch=True)).run()
     assert folder.steps() == [2, 4, 5, 6, 7]
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        pytest.param({"evaluate_per_epoch": True}, [2, 3, 5, 6, 7], id="epochs"),
+        pytest.param({"evaluate_steps": 3}, [3, 6, 7], id="steps"),
+        pytest.param({}, [], id="none"),
+    ],
+)
+def test_evaluations_are_at_the_ends_of_epochs(tmp_path, settings, expected):
+    """An epoch of 9 rows, 6 a step, ends within steps 2, 3, 5, 6; the last step is always evaluated."""
+    steps = []
+    training = loop(Recorder(), RunFolder(tmp_path, "pytorch", 2), replace(SETTINGS, epoch_rows=9, **settings))
+    training.evaluate = steps.append
+    training.run()
+    assert steps == expected
 
 
 def test_steps_that_float16_skips_are_told_with_the_loss(tmp_path, caplog):

@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_bert import tiny_config
 
 from checkpoints.checkpoint import Checkpoint
-from training.start import lower_case_of, vocab_file_of
+from training.saves import RunFolder
+from training.start import check_start_stays, config_with_labels, lower_case_of, vocab_file_of
+from twinquant.errors import UserError
 
 
 @dataclass
@@ -66,3 +69,68 @@ def test_a_model_of_the_hub_says_its_case(
         found = lower_case_of(Settings(**given), checkpoint)
     assert found.do_lower_case is lower
     assert [record.levelname for record in caplog.records] == ([told] if told else [])
+
+
+@dataclass
+class Training:
+    init_checkpoint: str | None = None
+    teacher: str | None = None
+    evaluate_per_epoch: bool = False
+    evaluate_steps: int | None = None
+
+
+@pytest.mark.parametrize("flag", ["init_checkpoint", "teacher"])
+@pytest.mark.parametrize(
+    ("name", "more", "lost"),
+    [
+        pytest.param("out/model.ckpt-3", {}, True, id="a step"),
+        pytest.param("out/../out/model.ckpt-3/model.safetensors", {}, True, id="a file of a step"),
+        pytest.param("out", {}, True, id="the folder of a step"),
+        pytest.param("out/model.ckpt-best", {}, False, id="the best"),
+        pytest.param("out/model.ckpt-best", {"evaluate_steps": 2}, True, id="the best, evaluating"),
+        pytest.param("out/model.ckpt-best", {"evaluate_per_epoch": True}, True, id="the best, every epoch"),
+        pytest.param("out/model.ckpt-calibrated", {"evaluate_steps": 2}, False, id="calibrated"),
+        pytest.param("elsewhere/model.ckpt-3", {}, False, id="elsewhere"),
+    ],
+)
+def test_a_training_does_not_remove_what_it_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flag: str, name: str, more: dict[str, Any], lost: bool
+) -> None:
+    """--overwrite_output_dir removed the checkpoint that the run had begun with, and no save was possible after it."""
+    monkeypatch.chdir(tmp_path)
+    for folder in ("model.ckpt-3", "model.ckpt-best", "model.ckpt-calibrated"):
+        Path("out", folder).mkdir(parents=True)
+    Path("out", "checkpoint").write_text('model_checkpoint_path: "model.ckpt-3"\n')
+    settings, folder = Training(**{flag: name}, **more), RunFolder(Path("out"), "pytorch", 3)
+    if not lost:
+        check_start_stays(settings, folder)  # type: ignore[arg-type]
+        return
+    with pytest.raises(UserError, match=f"--{flag} {name} would be lost: training anew in the same --output_dir"):
+        check_start_stays(settings, folder)  # type: ignore[arg-type]
+
+
+@dataclass
+class Labeled:
+    label_names: list[str]
+    head: str = "classification"
+
+
+@pytest.mark.parametrize(
+    ("found", "here", "warned"),
+    [
+        pytest.param(["good", "bad"], ["x", "y"], True, id="other names"),
+        pytest.param(["good", "bad"], ["0", "1"], True, id="numbers for names"),
+        pytest.param(["0", "1"], ["bad", "good"], False, id="names for numbers"),
+        pytest.param(["LABEL_0", "LABEL_1"], ["bad", "good"], False, id="names for none"),
+        pytest.param(["bad", "good"], ["bad", "good"], False, id="equal"),
+    ],
+)
+def test_classes_of_other_names_are_told(
+    caplog: pytest.LogCaptureFixture, found: list[str], here: list[str], warned: bool
+) -> None:
+    config = tiny_config().with_labels(found)
+    checkpoint = Checkpoint(tensors={}, config=config, source="model")
+    with caplog.at_level(logging.WARNING, "twinquant"):
+        config_with_labels(config, Labeled(here), checkpoint)  # type: ignore[arg-type]
+    sentence = f"model was trained for the classes {', '.join(found)}; here its outputs stand for {', '.join(here)}"
+    assert (sentence in caplog.text) == warned and bool(caplog.messages) == warned

@@ -32,7 +32,9 @@ SETTINGS = LoopSettings(
     group_by_length=False,
     seed=3,
     save_steps=2,
-    steps_per_epoch=0,
+    epoch_rows=30,
+    save_per_epoch=False,
+    evaluate_per_epoch=False,
     log_steps=1,
     fingerprint=FINGERPRINT,
 )

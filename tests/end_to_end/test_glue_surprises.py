@@ -1,0 +1,89 @@
+"""What users of run_glue.py stumbled over: models that were lost, ranges of other weights, sets without labels."""
+
+import json
+from pathlib import Path
+
+import pytest
+from small_runs import BACKENDS, run, saved
+from test_glue_runs import NEWS, START, TASK, fine_tune, glue, place  # noqa: F401
+
+import run_glue
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_what_a_training_begins_with_is_not_removed(place: Path, backend: str) -> None:  # noqa: F811
+    """It was removed before the first step, and no save was possible without it: both models were lost."""
+    start = fine_tune(place, backend)
+    command = [f"--backend={backend}", *TASK, "--do_train", "--max_steps=2", f"--output_dir={Path(start).parent}"]
+    command += [f"--init_checkpoint={start}", "--overwrite_output_dir"]
+    outcome = run(*command, cwd=place, script=run_glue)
+    assert outcome.code == 2 and f"--init_checkpoint {start} would be lost" in outcome.err
+    assert saved(place / start).tensors
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_ranges_of_the_weights_before_a_training_in_float_are_not_saved_after_it(
+    place: Path,  # noqa: F811
+    backend: str,
+    tmp_path: Path,
+) -> None:
+    """A later --if_quant clipped the new weights by them without a word."""
+    common = [f"--backend={backend}", *TASK]
+    output = tmp_path / "out"
+    command = [*common, "--do_calib", "--calib_batch=1", "--do_train", "--max_steps=2", f"--output_dir={output}"]
+    outcome = glue(*command, cwd=place)
+    assert "the trained model is saved without them" in outcome.err
+    assert saved(output / "model.ckpt-calibrated").ranges and not saved(output / "model.ckpt-2").ranges
+    later = [*common, f"--init_checkpoint={output}/model.ckpt-2", "--do_eval", "--if_quant", "--quant_mode=ft2"]
+    outcome = run(*later, f"--output_dir={tmp_path}/later", cwd=place, script=run_glue)
+    assert outcome.code == 2 and "calibrat" in outcome.err
+
+
+def test_dynamic_quantization_predicts_a_set_without_labels(place: Path, tmp_path: Path) -> None:  # noqa: F811
+    """As all test sets of GLUE are; its fp32 model found no folder to be saved in."""
+    start = fine_tune(place, "pytorch")
+    command = [*TASK, f"--init_checkpoint={start}", "--backend=pytorch", "--quant_scheme=dynamic", "--do_predict"]
+    outcome = glue(*command, f"--output_dir={tmp_path}", cwd=place)
+    report = json.loads((tmp_path / "dynamic.json").read_text())
+    assert report["sizes"]["float_bytes"] > report["sizes"]["int8_bytes"] and report["flips"] == {}
+    assert (tmp_path / "predict_results_mrpc.txt").is_file() and "| int8 dynamic |" in outcome.out
+
+
+def test_a_regression_is_compared_by_its_values(place: Path, tmp_path: Path) -> None:  # noqa: F811
+    """Floats were compared with ==, as classes are: all differed, with a p of 1."""
+    data = ["--train_file=values/train.csv", "--validation_file=values/dev.csv", *START, "--backend=pytorch"]
+    glue(*data, "--do_train", "--max_steps=2", f"--output_dir={tmp_path}/fp32", cwd=place)
+    start = f"--init_checkpoint={tmp_path}/fp32/model.ckpt-2"
+    command = [*data, start, "--do_eval", "--quant_scheme=dynamic", f"--output_dir={tmp_path}/int8"]
+    outcome = glue(*command, cwd=place)
+    assert "McNemar" not in outcome.err and "labels agree" not in outcome.out
+    found = json.loads((tmp_path / "int8" / "flips.json").read_text())["sets"]["dev"]
+    values = [
+        json.loads((tmp_path / "int8" / name / "predictions_dev.json").read_text())["predictions"]
+        for name in ("fp32", ".")
+    ]
+    differences = [abs(first - second) for first, second in zip(*values, strict=True)]
+    assert found["examples"] == 20 and found["largest_difference"] == pytest.approx(max(differences))
+    assert found["mean_difference"] == pytest.approx(sum(differences) / 20) and abs(found["pearson"]) <= 1
+
+
+def test_rows_of_one_class_are_evaluated_by_the_checkpoints_classes(place: Path, tmp_path: Path) -> None:  # noqa: F811
+    glue(*NEWS, "--backend=pytorch", "--do_train", "--max_steps=2", f"--output_dir={tmp_path}/fp32", cwd=place)
+    (tmp_path / "one.csv").write_text("text,label\nwater under the bridge,trade\n")
+    start = ["--max_seq_length=32", f"--init_checkpoint={tmp_path}/fp32/model.ckpt-2", "--backend=pytorch"]
+    command = [f"--validation_file={tmp_path}/one.csv", *start, "--do_eval", f"--output_dir={tmp_path}/out"]
+    assert glue(*command, cwd=place)
+    assert json.loads((tmp_path / "out" / "predictions_dev.json").read_text())["labels"] == [2]
+    (tmp_path / "one.csv").write_text("text,label\nwater under the bridge,weather\n")
+    outcome = run(*command, cwd=place, script=run_glue)
+    assert outcome.code == 2 and "'weather'" in outcome.err
+
+
+def test_a_card_tells_the_scores_of_its_file_and_a_summary_gets_its_folder(place: Path, tmp_path: Path) -> None:  # noqa: F811
+    summary = tmp_path / "new" / "scores.json"
+    command = [*NEWS, "--backend=pytorch", "--do_train", "--do_eval", "--do_predict", "--max_steps=2"]
+    outcome = glue(*command, f"--output_dir={tmp_path}/out", f"--json_summary={summary}", cwd=place)
+    scores = json.loads(summary.read_text())
+    assert json.loads(outcome.out.splitlines()[-1]) == scores and {"acc", "acc_test"} <= set(scores)
+    card = (tmp_path / "out" / "model.ckpt-2" / "README.md").read_text()
+    assert "dev.csv" in card and "acc_test" not in card and f"{scores['acc']:.4f}" in card
