@@ -87,3 +87,14 @@ def test_a_card_tells_the_scores_of_its_file_and_a_summary_gets_its_folder(place
     assert json.loads(outcome.out.splitlines()[-1]) == scores and {"acc", "acc_test"} <= set(scores)
     card = (tmp_path / "out" / "model.ckpt-2" / "README.md").read_text()
     assert "dev.csv" in card and "acc_test" not in card and f"{scores['acc']:.4f}" in card
+
+
+def test_a_run_on_grouped_rows_is_another_run(place: Path, tmp_path: Path) -> None:  # noqa: F811
+    command = [*TASK, "--backend=pytorch", "--do_train", "--max_steps=2"]
+    outputs = [f"--output_dir={tmp_path / name}" for name in ("drawn", "grouped")]
+    glue(*command, outputs[0], cwd=place)
+    outcome = run(*command, outputs[0], "--group_by_length", cwd=place, script=run_glue)
+    assert outcome.code == 2 and "another run (group_by_length: False there, True here)" in outcome.err
+    glue(*command, outputs[1], "--train_sampling_strategy=group_by_length", cwd=place)
+    drawn, grouped = (saved(tmp_path / name / "model.ckpt-2").tensors for name in ("drawn", "grouped"))
+    assert any((drawn[name] != tensor).any() for name, tensor in grouped.items())
