@@ -52,8 +52,8 @@ def check_start_stays(settings: CommonSettings, folder: RunFolder) -> None:
     if settings.evaluate_per_epoch or settings.evaluate_steps:
         lost.add(folder.path(BEST).resolve())
     for flag, name in (("--init_checkpoint", settings.init_checkpoint), ("--teacher", settings.teacher)):
-        # A prefix, a folder, a file in it, or the folder above, which stands for its newest.
-        path = Path(name or "")
+        # A prefix, its index, a folder, a file in it, or the folder above, which stands for its newest.
+        path = Path((name or "").removesuffix(".index"))
         newest = latest_checkpoint(path) if name and path.is_dir() else None
         if name and lost & {each.resolve() for each in (path, path.parent, Path(newest or path))}:
             raise UserError(

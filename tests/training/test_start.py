@@ -85,6 +85,7 @@ class Training:
     [
         pytest.param("out/model.ckpt-3", {}, True, id="a step"),
         pytest.param("out/../out/model.ckpt-3/model.safetensors", {}, True, id="a file of a step"),
+        pytest.param("out/model.ckpt-3.index", {}, True, id="the index of a step"),
         pytest.param("out", {}, True, id="the folder of a step"),
         pytest.param("out/model.ckpt-best", {}, False, id="the best"),
         pytest.param("out/model.ckpt-best", {"evaluate_steps": 2}, True, id="the best, evaluating"),
