@@ -47,7 +47,7 @@ TASKS = {"mrpc": "MRPC", "cola": "CoLA", "sst-2": "SST-2", "rte": "RTE", "sts-b"
 FP32, FP32_TRAINED, DYNAMIC = "fp32", "fp32-trained", "dynamic"
 Q8BERT = "--quant_scheme=q8bert"
 _TRAIN = "--do_train --train_batch_size={{batch}} --learning_rate={{{0}rate}} --num_train_epochs={{{0}epochs}} {1}"
-_REST = "--seed={seed} --group_by_length={grouped} --save_checkpoints_steps=0"
+_REST = "--seed={seed}{grouped} --save_checkpoints_steps=0"
 TRAIN, TRAIN_FURTHER = _TRAIN.format("", _REST), _TRAIN.format("further_", _REST)
 
 
@@ -107,6 +107,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
         raise UserError(f"--tasks {NEWS} needs --news_dir, the folder of train.txt, dev.txt and class.txt")
     if set(arguments.tasks) - {NEWS} and arguments.data_dir is None:
         raise UserError("GLUE tasks need --data_dir, the folder that holds MRPC, CoLA and so on")
+    for name in ("further_epochs", "further_learning_rate"):
+        if (value := getattr(arguments, name)) is not None and value <= 0:
+            raise UserError(f"--{name} is {value:g}; expected a number above 0")
     if arguments.num_runs < 1:
         raise UserError(f"--num_runs is {arguments.num_runs}; expected at least 1")
     return arguments
@@ -156,7 +159,7 @@ def make_command(task: str, backend: str, stage: str, seed: int, arguments: argp
         further_rate=arguments.further_learning_rate or arguments.learning_rate,
         further_epochs=arguments.further_epochs or arguments.num_train_epochs,
         seed=seed,
-        grouped=arguments.group_by_length,
+        grouped=" --group_by_length" if arguments.group_by_length else "",
         teacher=shlex.quote(str(start)),
     )
     words = [data_flags(task, arguments), flags, f"--init_checkpoint={shlex.quote(str(start))}", "--do_eval"]

@@ -136,7 +136,7 @@ def _facts(
         length = f"{settings.max_steps} steps" if settings.max_steps > 0 else f"{settings.num_train_epochs:g} epochs"
         facts["Training"] = (
             f"{length}, batch {settings.train_batch_size * settings.num_accumulation_steps} per process, learning rate "
-            f"{settings.learning_rate:g}, seed {settings.seed}"
+            f"{settings.learning_rate:g}, seed {settings.seed}{', batches of like length' * settings.group_by_length}"
         )
         if settings.distillation:
             facts["Teacher"] = str(settings.teacher)

@@ -57,15 +57,16 @@ class DataOrder:
         return order
 
     def _group(self, rows: np.ndarray, batches: int, generator: np.random.Generator) -> np.ndarray:
-        """Sorts `batches` batches of rows by length, fifty at a time, and shuffles the batches that this gives.
+        """Sorts rows by length, a pool of batches at a time, and shuffles the batches that this gives.
 
-        So a batch is of rows of like length, and yet of others in every epoch. After get_length_grouped_indices of
-        transformers, which leaves fifty batches in the order of their lengths; shuffled, long and short ones alternate.
+        rows: int64 [batches * global_batch]; returns the same rows. A pool is of fifty batches, or a quarter of them
+        where there are fewer than 200, so that a batch is of other rows in every epoch. After
+        get_length_grouped_indices of transformers, which leaves a pool's batches in the order of their lengths.
         """
         assert self.lengths is not None
         pool = self.global_batch * max(1, min(batches // 4, POOL))
         pools = [rows[start : start + pool] for start in range(0, len(rows), pool)]
-        ordered = np.concatenate([rows[np.argsort(-self.lengths[rows], kind="stable")] for rows in pools])
+        ordered = np.concatenate([part[np.argsort(-self.lengths[part], kind="stable")] for part in pools])
         return generator.permutation(ordered.reshape(batches, self.global_batch)).reshape(-1)
 
 

@@ -74,9 +74,8 @@ TRAINING_FLAGS = (
     Flag("adam_epsilon", float, 1e-6, "fine-tuning", "Epsilon of the Adam optimizer.", within="(0, inf)"),
     Flag("max_grad_norm", float, 1.0, "fine-tuning", "Gradients are scaled down to this global norm; 0: not "
          "at all.", within="[0, inf)"),
-    Flag("group_by_length", bool, False, "fine-tuning", "Train on batches of rows of like length, so that little is "
-         "padding: a pass over texts of many lengths takes a fraction of the time. Which rows meet, and which batch "
-         "follows which, is drawn from --seed."),
+    Flag("group_by_length", bool, False, "fine-tuning", "Train on batches of rows of like length: there is less "
+         "padding to compute, the more so the more their lengths differ."),
     Flag("seed", int, 42, "fine-tuning", "Seed of the data order, dropout and new weights.", within="[0, 4294967295]"),
 )
 

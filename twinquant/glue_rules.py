@@ -113,6 +113,10 @@ def note_training(parsed: ParsedFlags) -> None:
             "--train_sampling_strategy=sequential is refused: training follows an order drawn from --seed; leave the "
             "flag out."
         )
+    if parsed.given("group_by_length") and parsed.given("train_sampling_strategy"):
+        if values["group_by_length"] != (sampling == "group_by_length"):
+            said = parsed.spelling("group_by_length") if values["group_by_length"] else "--group_by_length=False"
+            raise UserError(f"--train_sampling_strategy={sampling} contradicts {said}; give one of them.")
     if sampling == "group_by_length":
         values["group_by_length"] = True
     elif sampling != "random":

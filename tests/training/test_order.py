@@ -67,12 +67,45 @@ def test_grouped_batches_are_of_like_length(rows, batch):
     assert padding(data_order, whole) < 0.2 < 0.4 < padding(drawn, whole)
     longest = [LENGTHS[data_order.batch(step, batch)[0]].max() for step in whole]
     assert abs(np.corrcoef(longest, np.arange(len(longest)))[0, 1]) < 0.3
+    assert abs(np.corrcoef(longest[1:], longest[:-1])[0, 1]) < 0.5  # of pools in order of length: 0.8
 
 
 def test_grouped_batches_have_other_neighbors_in_every_epoch():
     data_order = order(5, 960, 4, grouped=True)
     pairs = [{frozenset(data_order.batch(step, 4)[0]) for step in range(e * 240, (e + 1) * 240)} for e in range(2)]
     assert len(pairs[0] & pairs[1]) < 5
+
+
+def test_few_batches_have_other_neighbors_in_every_epoch_too():
+    """Sorted all at once, rows of lengths that all differ would meet in every epoch."""
+    data_order = DataOrder(5, 120, 4, np.arange(120))
+    epochs = [{frozenset(data_order.batch(step, 4)[0]) for step in range(e * 30, (e + 1) * 30)} for e in range(2)]
+    assert len(epochs[0] & epochs[1]) < 5
+
+
+def test_the_grouped_order_stays_what_it_is():
+    """Runs that were saved go on with it: another order would go by unnoticed."""
+    lengths = np.array([5, 3, 9, 5, 7, 3, 9, 5, 4, 6, 3, 8, 5, 7, 9, 4, 6, 5])
+    assert DataOrder(7, 18, 2, lengths).epoch(0).tolist() == [
+        2,
+        13,
+        1,
+        10,
+        4,
+        16,
+        11,
+        9,
+        3,
+        8,
+        12,
+        5,
+        14,
+        6,
+        0,
+        7,
+        17,
+        15,
+    ]
 
 
 @grouped_or_not

@@ -139,6 +139,19 @@ def test_both_spellings_group_rows_by_length(glue, argv):
     assert settings.group_by_length and not notes_with(settings, "--train_sampling_strategy")
 
 
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["--group_by_length=False", "--train_sampling_strategy=group_by_length"],
+        ["--group_by_length", "--train_sampling_strategy=random"],
+    ],
+    ids=" ".join,
+)
+def test_spellings_that_contradict_each_other(glue, argv):
+    with pytest.raises(UserError, match="--train_sampling_strategy=.* contradicts --group_by_length"):
+        glue.parse("--do_train", *argv)
+
+
 @pytest.mark.parametrize("padding", ["--pad_to_max_length", "--use_xla"])
 def test_grouped_rows_that_are_all_padded_are_told(glue, padding):
     sentence = f"warning: --group_by_length makes no step shorter with {padding}, which pads every batch"
