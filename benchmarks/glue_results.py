@@ -44,16 +44,20 @@ from twinquant.main import run_main
 
 NEWS = "thucnews"
 TASKS = {"mrpc": "MRPC", "cola": "CoLA", "sst-2": "SST-2", "rte": "RTE", "sts-b": "STS-B", "qnli": "QNLI", "qqp": "QQP"}
-FP32, FP32_TRAINED, DYNAMIC = "fp32", "fp32-trained", "dynamic"
+FP32, DYNAMIC = "fp32", "dynamic"
 Q8BERT = "--quant_scheme=q8bert"
-_TRAIN = "--do_train --train_batch_size={{batch}} --learning_rate={{{0}rate}} --num_train_epochs={{{0}epochs}} {1}"
-_REST = "--seed={seed}{grouped} --save_checkpoints_steps=0"
-TRAIN, TRAIN_FURTHER = _TRAIN.format("", _REST), _TRAIN.format("further_", _REST)
+TRAIN = (
+    "--do_train --train_batch_size={batch} --learning_rate={rate} --num_train_epochs={epochs} --seed={seed}{grouped} "
+    "--save_checkpoints_steps=0"
+)
 
 
 @dataclass(frozen=True)
 class Stage:
-    """What one row of the table adds to a run_glue.py command; `fine_tuned`: it starts from the fp32 stage's model."""
+    """What one row of the table adds to a run_glue.py command.
+
+    fine_tuned: it starts from the fp32 stage's model; what trains then trains further.
+    """
 
     flags: str
     fine_tuned: bool = False
@@ -65,13 +69,13 @@ STAGES = {
     **{name: Stage(f"{TRAIN} {flags}") for name, flags in QAT.items()},
     "q8bert": Stage(f"{TRAIN} {Q8BERT}"),
     "q8bert-ema0.99": Stage(f"{TRAIN} {Q8BERT} --ema_decay=0.99"),
-    FP32_TRAINED: Stage(TRAIN_FURTHER, fine_tuned=True),
-    **{f"tuned-{name}": Stage(f"{TRAIN_FURTHER} {flags}", fine_tuned=True) for name, flags in QAT.items()},
+    "fp32-trained": Stage(TRAIN, fine_tuned=True),
+    **{f"tuned-{name}": Stage(f"{TRAIN} {flags}", fine_tuned=True) for name, flags in QAT.items()},
     **{
-        name.replace("qat", "qat-kd"): Stage(f"{TRAIN_FURTHER} {flags} {DISTILLATION}", fine_tuned=True)
+        name.replace("qat", "qat-kd"): Stage(f"{TRAIN} {flags} {DISTILLATION}", fine_tuned=True)
         for name, flags in QAT.items()
     },
-    "tuned-q8bert": Stage(f"{TRAIN_FURTHER} {Q8BERT}", fine_tuned=True),
+    "tuned-q8bert": Stage(f"{TRAIN} {Q8BERT}", fine_tuned=True),
     DYNAMIC: Stage("--quant_scheme=dynamic", fine_tuned=True),
 }
 DEFAULT_STAGES = [FP32, "ft2-p99.99", "qat-ft2", "q8bert", DYNAMIC]
@@ -147,17 +151,17 @@ def make_command(task: str, backend: str, stage: str, seed: int, arguments: argp
     """The run_glue.py command of one stage. Raises UserError where the fp32 stage that it starts from is missing."""
     folder = Path(arguments.output_dir) / task / f"{stage}_{backend}" / f"seed-{seed}"
     start: Path | None = Path(arguments.model)
+    rate, epochs = arguments.learning_rate, arguments.num_train_epochs
     if STAGES[stage].fine_tuned:
+        rate, epochs = arguments.further_learning_rate or rate, arguments.further_epochs or epochs
         source = folder.parents[1] / f"{FP32}_{backend}" / folder.name
         start = latest_checkpoint(source) if source.is_dir() else None
         if start is None:
             raise UserError(f"the stage {stage} starts from the stage {FP32}, of which {source} holds no checkpoint")
     flags = STAGES[stage].flags.format(
         batch=arguments.train_batch_size,
-        rate=arguments.learning_rate,
-        epochs=arguments.num_train_epochs,
-        further_rate=arguments.further_learning_rate or arguments.learning_rate,
-        further_epochs=arguments.further_epochs or arguments.num_train_epochs,
+        rate=rate,
+        epochs=epochs,
         seed=seed,
         grouped=" --group_by_length" if arguments.group_by_length else "",
         teacher=shlex.quote(str(start)),

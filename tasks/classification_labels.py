@@ -70,18 +70,18 @@ def regression_values(labels: Sequence[str], at: Place) -> np.ndarray:
     return values
 
 
-def distinct_labels(labels: Sequence[str], at: Place) -> list[str] | None:
+def distinct_labels(labels: Sequence[str], at: Place, fewest: int = 2) -> list[str] | None:
     """The classes that the labels of a file make: sorted, whole numbers by value.
 
     None where the labels are values of a regression: one of them is a number but not a whole one ("2.5", "3.0").
-    Raises UserError for a row without label and where all labels are the same.
+    Raises UserError for a row without label, and where all labels are the same and `fewest` is 2.
     """
     if "" in labels:
         raise UserError(f"{at(labels.index(''))}: the label is missing")
     distinct = set(labels)
     if any(is_number(label) and not is_whole(label) for label in distinct):
         return None
-    if len(distinct) < 2:
+    if len(distinct) < fewest:
         raise UserError(f"{at(0)}: this and all other labels are {labels[0]!r}; expected at least two classes")
     if not all(map(is_whole, distinct)):
         return sorted(distinct)

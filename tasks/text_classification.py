@@ -142,9 +142,8 @@ class OwnDataSource(ClassificationSource):
         table, labels = self._table(flag), self._labels(flag) or []
         if flag != "--train_file" and known is not None and len(known) == 1:
             return None
-        if known is not None and flag != "--train_file" and len(set(labels)) == 1 and labels[0] in known:
-            return known  # one row, or rows of one class, to be evaluated
-        names = distinct_labels(labels, table.at)
+        # To be evaluated, one row is enough where the checkpoint knows the classes.
+        names = distinct_labels(labels, table.at, fewest=2 if known is None or flag == "--train_file" else 1)
         if names is None:
             logger.info(
                 "%s: labels such as %s are not whole, so they are values to predict (a regression); classes need whole "

@@ -1,7 +1,5 @@
 """Which rows make up which batch: a function of the seed and the step alone, so that a resumed run needs no state."""
 
-from functools import lru_cache
-
 import numpy as np
 
 POOL = 50
@@ -24,8 +22,7 @@ class DataOrder:
                 batches are drawn from all rows.
         """
         self.seed, self.rows, self.global_batch, self.lengths = seed, rows, global_batch, lengths
-        # Every step asks for one, two at the border of epochs, and millions of rows take a second.
-        self.epoch = lru_cache(maxsize=2)(self._epoch)
+        self._known: dict[int, np.ndarray] = {}
 
     def batch(self, step: int, batch_size: int, rank: int = 0, world_size: int = 1) -> list[np.ndarray]:
         """Rows of one rank's micro batches at a step: arrays of `batch_size`, the last one of what is left.
@@ -42,8 +39,15 @@ class DataOrder:
             indexes[chosen] = self.epoch(int(epoch))[positions[chosen] % self.rows]
         return [indexes[first : first + batch_size] for first in range(0, len(indexes), batch_size)]
 
-    def _epoch(self, epoch: int) -> np.ndarray:
+    def epoch(self, epoch: int) -> np.ndarray:
         """The order of an epoch: int64 [rows], every row once; not to be written to."""
+        # Every step asks for one, two at the border of epochs, and millions of rows take a second.
+        if epoch not in self._known:
+            latest = list(self._known.items())[-1:]
+            self._known = {**dict(latest), epoch: self._draw(epoch)}
+        return self._known[epoch]
+
+    def _draw(self, epoch: int) -> np.ndarray:
         generator = np.random.Generator(np.random.PCG64([self.seed, epoch]))
         order = generator.permutation(self.rows)
         if self.lengths is None:
@@ -53,20 +57,19 @@ class DataOrder:
         whole = max(self.rows - first, 0) // self.global_batch
         last = first + whole * self.global_batch
         if whole > 1:
-            order[first:last] = self._group(order[first:last], whole, generator)
+            order[first:last] = self._group(order[first:last], self.lengths, whole, generator)
         return order
 
-    def _group(self, rows: np.ndarray, batches: int, generator: np.random.Generator) -> np.ndarray:
+    def _group(self, rows: np.ndarray, lengths: np.ndarray, batches: int, generator: np.random.Generator) -> np.ndarray:
         """Sorts rows by length, a pool of batches at a time, and shuffles the batches that this gives.
 
         rows: int64 [batches * global_batch]; returns the same rows. A pool is of fifty batches, or a quarter of them
         where there are fewer than 200, so that a batch is of other rows in every epoch. After
         get_length_grouped_indices of transformers, which leaves a pool's batches in the order of their lengths.
         """
-        assert self.lengths is not None
         pool = self.global_batch * max(1, min(batches // 4, POOL))
         pools = [rows[start : start + pool] for start in range(0, len(rows), pool)]
-        ordered = np.concatenate([part[np.argsort(-self.lengths[part], kind="stable")] for part in pools])
+        ordered = np.concatenate([part[np.argsort(-lengths[part], kind="stable")] for part in pools])
         return generator.permutation(ordered.reshape(batches, self.global_batch)).reshape(-1)
 
 

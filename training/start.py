@@ -52,10 +52,12 @@ def check_start_stays(settings: CommonSettings, folder: RunFolder) -> None:
     if settings.evaluate_per_epoch or settings.evaluate_steps:
         lost.add(folder.path(BEST).resolve())
     for flag, name in (("--init_checkpoint", settings.init_checkpoint), ("--teacher", settings.teacher)):
+        if not name:
+            continue
         # A prefix, its index, a folder, a file in it, or the folder above, which stands for its newest.
-        path = Path((name or "").removesuffix(".index"))
-        newest = latest_checkpoint(path) if name and path.is_dir() else None
-        if name and lost & {each.resolve() for each in (path, path.parent, Path(newest or path))}:
+        path = Path(name.removesuffix(".index"))
+        newest = latest_checkpoint(path) if path.is_dir() else None
+        if lost & {each.resolve() for each in (path, path.parent, Path(newest or path))}:
             raise UserError(
                 f"{flag} {name} would be lost: training anew in the same --output_dir replaces it, and the run needs "
                 "it until its end; give another --output_dir"
@@ -121,8 +123,8 @@ def config_with_labels(config: BertConfig, task: Task, checkpoint: Checkpoint) -
             f"{checkpoint.source} was trained for the classes {', '.join(found)} in this order, the data has "
             f"{', '.join(task.label_names)}: name them in the checkpoint's order (--class_file)"
         )
-    nameless = not found or all(re.fullmatch(r"(LABEL_)?\d+", name) for name in found)
-    if found and not nameless and found != task.label_names and len(found) == len(task.label_names):
+    same = not found or found == task.label_names or len(found) != len(task.label_names)
+    if found and not same and not all(re.fullmatch(r"(LABEL_)?\d+", name) for name in found):
         logger.warning(
             "warning: %s was trained for the classes %s; here its outputs stand for %s, in this order",
             checkpoint.source, ", ".join(found), ", ".join(task.label_names),

@@ -50,6 +50,31 @@ def test_commands_have_flags_that_run_glue_knows(stage: str, tmp_path: Path) -> 
     assert values["teacher"] == (values["init_checkpoint"] if stage.startswith("qat-kd") else None)
 
 
+@pytest.mark.parametrize(
+    ("stage", "rate", "epochs"),
+    [("fp32", 1e-4, 3.0), ("q8bert", 1e-4, 3.0), ("tuned-q8bert", 2e-5, 0.5), ("fp32-trained", 2e-5, 0.5)],
+)
+def test_what_starts_from_the_fine_tuned_model_trains_further(
+    stage: str, rate: float, epochs: float, tmp_path: Path
+) -> None:
+    (tmp_path / "out" / "mrpc" / "fp32_pytorch" / "seed-42" / "model.ckpt-7").mkdir(parents=True)
+    (tmp_path / "out" / "mrpc" / "fp32_pytorch" / "seed-42" / "checkpoint").write_text(
+        'model_checkpoint_path: "model.ckpt-7"\n'
+    )
+    flags = ["--learning_rate=1e-4", "--further_learning_rate=2e-5", "--further_epochs=0.5"]
+    for more in ([], ["--group_by_length"]):
+        words = glue_results.make_command("mrpc", "pytorch", stage, 42, arguments(tmp_path, *flags, *more)).words
+        values = parse_flags(ALL_FLAGS, words[1:], "run_glue.py", "").values
+        assert (values["learning_rate"], values["num_train_epochs"]) == (rate, epochs)
+        assert values["group_by_length"] == bool(more)
+
+
+@pytest.mark.parametrize("flag", ["--further_epochs=0", "--further_learning_rate=-1"])
+def test_training_further_for_nothing_is_refused(flag: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="expected a number above 0"):
+        arguments(tmp_path, flag)
+
+
 def test_a_stage_without_its_fine_tuned_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="dynamic starts from the stage fp32, of which .*seed-42 holds no checkpoint"):
         glue_results.make_command("mrpc", "pytorch", "dynamic", 42, arguments(tmp_path))
@@ -93,9 +118,10 @@ def test_files_name_command_machine_and_versions(tmp_path: Path) -> None:
             "summary": {"f1": glue_results.summarize([{"f1": 1}])["f1"]},
         }
     ]
-    write_results(path, GLUE, {"model": "/somewhere/bert", "tasks": ["mrpc"], "threads": None}, rows)
+    flags = {"model": "/somewhere/bert", "tasks": ["mrpc"], "threads": None, "on": True, "off": False, "zero": 0}
+    write_results(path, GLUE, flags, rows)
     results = read_results(path)
-    assert results["command"] == "python -m benchmarks.glue_results --model bert --tasks mrpc"
+    assert results["command"] == "python -m benchmarks.glue_results --model bert --tasks mrpc --on --zero 0"
     assert results["machine"]["cores"] >= 1 and results["machine"]["versions"]["numpy"]
     assert "| fp32 | PyTorch | 100.00 |" in results_table.tables([path])
 
@@ -183,7 +209,9 @@ def test_measuring_keeps_what_was_measured_under_its_name(tmp_path: Path, monkey
         write_results(Path(argv[3].partition("=")[2]) / "squad.json", SQUAD, {}, [row])
 
     def glue(argv: list[str]) -> None:
-        glue_results.parse(argv)
+        given = glue_results.parse(argv)
+        assert given.num_train_epochs == 2 and given.num_runs == 2  # of MRPC in both sets
+        assert given.group_by_length == given.output_dir.endswith("/glue/glue")
         rows = [{"stage": "fp32", "backend": "pytorch", "seeds": [42], "summary": summary}]
         write_results(Path(argv[2].partition("=")[2]) / "glue_mrpc.json", GLUE, {}, rows)
 

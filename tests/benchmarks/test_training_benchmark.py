@@ -29,6 +29,25 @@ def test_our_side_trains_on_all_rows(grouped: bool, monkeypatch: pytest.MonkeyPa
     assert {"output_weights", "bert/encoder/layer_0/attention/self/query/kernel"} <= moved
 
 
+@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is not installed")
+def test_our_batches_are_padded_to_their_longest_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, cells = training.make_rows(CONFIG, 256, 64, mixed=True), {}
+    for grouped in (False, True):
+        shapes: list[tuple[int, int]] = []
+
+        class Recorder:
+            def load(self, tensors: dict[str, np.ndarray]) -> None: ...
+
+            def train_step(self, batches: list, *rest: object, shapes: list = shapes) -> None:
+                shapes.append(batches[0]["input_ids"].shape)
+                assert batches[0]["input_mask"].sum(axis=1).max() > batches[0]["input_ids"].shape[1] - 8
+
+        monkeypatch.setattr(training, "create_backend", lambda *a, kind=Recorder, **k: kind())
+        assert training.our_training(CONFIG, TENSORS, rows, 8, grouped)() == 256 and len(shapes) == 32
+        cells[grouped] = sum(count * length for count, length in shapes)
+    assert cells[True] < 0.7 * cells[False] < 0.7 * 256 * 64
+
+
 def test_mixed_rows_are_short_and_padded_with_nothing() -> None:
     rows = training.make_rows(CONFIG, 500, 40, mixed=True)
     lengths = rows["input_mask"].sum(axis=1)
