@@ -83,6 +83,15 @@ def test_few_batches_have_other_neighbors_in_every_epoch_too():
     assert len(epochs[0] & epochs[1]) < 5
 
 
+def test_fifty_batches_are_sorted_together():
+    """Rows that meet were drawn into the same fifty batches, and into no fewer."""
+    drawn, grouped = order(7, 1000, 2).epoch(0), order(7, 1000, 2, grouped=True).epoch(0)
+    pools = np.argsort(drawn)[grouped].reshape(-1, 2) // 100  # where each row was drawn, in hundreds
+    assert (pools[:, 0] == pools[:, 1]).all()
+    halves = np.argsort(drawn)[grouped].reshape(-1, 2) // 50
+    assert (halves[:, 0] != halves[:, 1]).mean() > 0.3
+
+
 def test_the_grouped_order_stays_what_it_is():
     """Runs that were saved go on with it: another order would go by unnoticed."""
     lengths = np.array([5, 3, 9, 5, 7, 3, 9, 5, 4, 6, 3, 8, 5, 7, 9, 4, 6, 5])

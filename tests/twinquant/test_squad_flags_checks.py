@@ -217,3 +217,8 @@ def test_spellings_of_the_cpu(squad, argv):
 def test_a_cased_checkpoint_is_told_from_an_uncased_one(squad, notes_with):
     settings = squad.parse("--do_train", "--init_checkpoint", str(squad.folder / "bert-base-cased"))
     assert notes_with(settings, "is called cased; --nodo_lower_case is probably meant")
+
+
+def test_grouped_rows_that_are_all_padded_are_told(squad, notes_with):
+    settings = squad.parse("--do_train", "--group_by_length", "--pad_to_max_length")
+    assert settings.group_by_length and len(notes_with(settings, "--group_by_length makes no step shorter")) == 1
