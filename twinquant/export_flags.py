@@ -174,6 +174,11 @@ def _check_scheme(parsed: ParsedFlags, flag: str, precision: str, custom_mode: M
             f"{flag} has no int8 form of --quant_scheme=q8bert, which quantizes embeddings and heads too; "
             "--export_precision=fp32 or int8-dynamic exports the trained float32 weights."
         )
+    if values["do_train"] and not values["if_quant"]:
+        raise UserError(
+            f"{flag} writes no int8 model of a training in float, whose weights are others than those that were "
+            "calibrated: give --if_quant, or calibrate and export the trained model in a call of its own."
+        )
     if custom_mode is not None:
         raise UserError(
             f"{flag} writes int8 models of the modes of --quant_mode; without it, single settings make a mode of its "

@@ -159,8 +159,11 @@ def test_places_that_cannot_take_a_model_are_told_before_the_training(workplace:
 
 
 def test_missing_ranges_are_told_before_the_training(workplace: Path) -> None:
-    error = fails_before_training(workplace, "--export_onnx=o", "--export_precision=int8")
+    error = fails_before_training(workplace, "--export_onnx=o", "--export_precision=int8", "--if_quant")
     assert "has no range: squad_model/bert_model.ckpt was never calibrated" in error
+    # A training in float leaves none that would fit its weights, whatever was calibrated before.
+    error = fails_before_training(workplace, "--export_onnx=o", "--export_precision=int8")
+    assert "--export_onnx writes no int8 model of a training in float" in error
 
 
 def test_a_head_that_was_never_trained_is_not_exported(workplace: Path) -> None:

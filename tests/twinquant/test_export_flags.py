@@ -86,6 +86,7 @@ REFUSED = {
     "--export_onnx=o --reduce_range": "--export_reduce_range is for int8 models of --export_target=onnxruntime",
     "--export_onnx=o --export_precision=int8-dynamic --export_target=openvino": "--export_precision=int8-dynamic is",
     "--export_onnx=o --if_quant --quant_mode=ort --export_target=tensorrt": "--quant_mode=ort rounds probabilities to",
+    "--export_trtis --do_calib --do_train --export_precision=int8": "--export_trtis writes no int8 model of a training",
     "--export_onnx=o --if_quant --fuse_qkv --do_train": "--export_onnx writes int8 models of the modes of --quant_mode",
     "--export_trtis --if_quant --wprec=4 --do_train": "--export_trtis writes int8 models of the modes of --quant_mode",
 }
