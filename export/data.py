@@ -84,6 +84,10 @@ def _classification(arguments: Arguments, source: Source, data: str, examples: i
 
     texts: ClassificationSource
     if arguments["task_name"] is not None:
+        if not Path(data).is_dir():
+            raise UserError(
+                f"{data} is not a folder; --task_name={arguments['task_name']} reads the folder of the GLUE data"
+            )
         texts = GlueSource(arguments["task_name"], data, source.label_names)
         named = f"--task_name={arguments['task_name']}"
     elif Path(data).is_dir():

@@ -67,6 +67,8 @@ class ClassificationRun(Run):
     def predict(self) -> dict[str, float]:
         """Predicts and scores; a quantized model is compared with its fp32 parent, into flips.json."""
         settings = self.settings
+        if settings.eval_all_checkpoints:
+            self.saved_steps()  # before all the predicting
         parent = self._predict_parent() if settings.if_quant else None
         scores = super().predict()
         if parent is not None and self.processes.is_first:
@@ -107,6 +109,9 @@ class ClassificationRun(Run):
         checkpoint = load_checkpoint(source) if source else None
         if checkpoint is None or head_of(checkpoint.tensors) != CLASSIFICATION:
             logger.info("there is no fp32 model to compare with: %s was not trained for classification", source)
+            return None
+        if len(checkpoint.tensors["output_weights"]) != self.task.num_labels:  # --ignore_mismatched_sizes
+            logger.info("there is no fp32 model to compare with: %s was trained for other classes", source)
             return None
         return self._score_parent(self.load_other_model(checkpoint), checkpoint.source)
 

@@ -1,5 +1,6 @@
 """From a checkpoint to every tensor a model needs: what is missing is named, a new head comes from the seed."""
 
+import dataclasses
 import logging
 import zlib
 
@@ -11,6 +12,8 @@ from checkpoints.names import expected_tensors
 from twinquant.errors import UserError
 
 logger = logging.getLogger("twinquant")
+
+_CLASSES, _CLASSES_BIAS = "output_weights", "output_bias"
 
 
 def complete_tensors(
@@ -51,6 +54,34 @@ def complete_tensors(
         else:
             tensors[name] = np.asarray(checkpoint.tensors[name], np.float32)
     return tensors
+
+
+def fit_head(checkpoint: Checkpoint, num_labels: int, replaces: bool) -> Checkpoint:
+    """The checkpoint, without its classification head where that is for another number of classes.
+
+    Args:
+        num_labels: what the data has, 1 for a regression.
+        replaces: a new head may be trained in its place, as with ignore_mismatched_sizes of transformers.
+
+    Raises UserError where it may not.
+    """
+    weights = checkpoint.tensors.get(_CLASSES)
+    if weights is None or weights.ndim != 2 or len(weights) == num_labels:
+        return checkpoint
+    classes = checkpoint.label_names or []
+    known = f" ({', '.join(classes)})" if 1 < len(classes) == len(weights) else ""
+    found = (
+        f"the head of {checkpoint.source} is for {_outputs(len(weights))}{known}, the data has {_outputs(num_labels)}"
+    )
+    if not replaces:
+        raise UserError(f"{found}: --do_train --ignore_mismatched_sizes trains a new head")
+    logger.info("%s: a new head is trained", found)
+    kept = {name: tensor for name, tensor in checkpoint.tensors.items() if name not in (_CLASSES, _CLASSES_BIAS)}
+    return dataclasses.replace(checkpoint, tensors=kept)
+
+
+def _outputs(count: int) -> str:
+    return f"{count} classes" if count > 1 else "a value (regression)"
 
 
 def _initial(name: str, shape: tuple[int, ...], standard_deviation: float, seed: int) -> np.ndarray:

@@ -15,7 +15,7 @@ from checkpoints.checkpoint import Checkpoint
 from tasks.base import Features
 from training.events import TrainingCurves
 from training.interruption import Interrupted, SignalWatch
-from training.order import DataOrder, ends_epoch, padded_length, step_seed
+from training.order import DataOrder, ends_epoch, padded_length, pool_size, step_seed
 from training.prediction import model_inputs
 from training.processes import ALONE, Processes
 from training.progress import Progress
@@ -73,6 +73,12 @@ class TrainingLoop:
         if processes.size > settings.global_batch:
             raise UserError(f"{processes.size} processes share {settings.global_batch} rows a step: start fewer")
         lengths = features.lengths if settings.group_by_length else None
+        whole = len(features) // settings.global_batch
+        if lengths is not None and pool_size(whole) == 1:
+            logger.warning(
+                "warning: --group_by_length groups nothing: an epoch has %d whole batches of %d rows, fewer than 8",
+                whole, settings.global_batch,
+            )  # fmt: skip
         self.order = DataOrder(settings.seed, len(features), settings.global_batch, lengths)
         backend.sum_gradients = processes.sum_gradients if processes.size > 1 else None
 

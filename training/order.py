@@ -6,6 +6,14 @@ POOL = 50
 """Batches whose rows are sorted by length together, as in transformers; fewer where an epoch has few of them."""
 
 
+def pool_size(batches: int) -> int:
+    """Batches whose rows --group_by_length sorts together, of so many in an epoch; 1, below eight: it groups nothing.
+
+    Fifty, or a quarter of the epoch's where there are fewer than 200, so that a batch is of other rows in every epoch.
+    """
+    return max(1, min(batches // 4, POOL))
+
+
 class DataOrder:
     """The order of the training rows, the same on every backend, rank and machine.
 
@@ -63,11 +71,10 @@ class DataOrder:
     def _group(self, rows: np.ndarray, lengths: np.ndarray, batches: int, generator: np.random.Generator) -> np.ndarray:
         """Sorts rows by length, a pool of batches at a time, and shuffles the batches that this gives.
 
-        rows: int64 [batches * global_batch]; returns the same rows. A pool is of fifty batches, or a quarter of them
-        where there are fewer than 200, so that a batch is of other rows in every epoch. After
-        get_length_grouped_indices of transformers, which leaves a pool's batches in the order of their lengths.
+        rows: int64 [batches * global_batch]; returns the same rows. After get_length_grouped_indices of transformers,
+        which leaves a pool's batches in the order of their lengths.
         """
-        pool = self.global_batch * max(1, min(batches // 4, POOL))
+        pool = self.global_batch * pool_size(batches)
         pools = [rows[start : start + pool] for start in range(0, len(rows), pool)]
         ordered = np.concatenate([part[np.argsort(-lengths[part], kind="stable")] for part in pools])
         return generator.permutation(ordered.reshape(batches, self.global_batch)).reshape(-1)

@@ -231,17 +231,21 @@ class Run(RunModel):
         """Scores every checkpoint of the output folder; the names of the scores end in `_<step>`."""
         settings = self.settings
         scores: dict[str, float] = {}
-        steps = self.processes.share(self.folder.steps(), "steps")
-        for step in steps:
+        for step in self.saved_steps():
             self.use_saved(self.folder.path(step))
             folder = Path(settings.output_dir) / f"evaluation-{step}"
             found = self.score(self.backend, folder, labeled_only=True)
             self.processes.first(partial(self.task.write_scores, found, folder))
             logger.info("%s: %s", self.folder.path(step).name, describe_scores(found))
             scores |= {f"{name}_{step}": value for name, value in found.items()}
+        return scores
+
+    def saved_steps(self) -> list[int]:
+        """The steps of the checkpoints that --eval_all_checkpoints evaluates; UserError where there are none."""
+        steps = self.processes.share(self.folder.steps(), "steps")
         if not steps:
             raise UserError(f"--eval_all_checkpoints: {self.folder.folder} holds no model.ckpt-<step>")
-        return scores
+        return steps
 
     def score(
         self, model: Predictor, folder: Path | None, labeled_only: bool = False, with_tests: bool = True

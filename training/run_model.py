@@ -20,7 +20,7 @@ from quantization.ranges import select_ranges
 from tasks.base import Task
 from training.cards import TWIN_FILE, checkpoint_card, folder_card
 from training.evaluations import BEST
-from training.initialization import complete_tensors, random_checkpoint
+from training.initialization import complete_tensors, fit_head, random_checkpoint
 from training.processes import Processes
 from training.resume import (
     DEVICE,
@@ -39,6 +39,7 @@ from twinquant.errors import UserError
 from twinquant.model_card import Card, make_card, write_card
 from twinquant.run_record import RunRecord
 from twinquant.settings import CommonSettings
+from twinquant.words import no_effect
 
 logger = logging.getLogger("twinquant")
 
@@ -243,6 +244,11 @@ class RunModel:
                 settings.distillation_loss_scale,
                 settings.max_seq_length,
             )
+            idle = [
+                f"--{name}" for name in ("distillation_loss", "distillation_temperature") if name in settings.explicit
+            ]
+            if self.task.num_labels == 1 and idle:
+                logger.warning("warning: %s in a regression, which learns the teacher's values", no_effect(idle))
         # A new head makes sense where it is trained, or where only ranges are wanted (calibration before QAT).
         new_head = settings.do_train or (settings.do_calib and not settings.do_predict and settings.export is None)
         if not self.checkpoint.tensors and settings.do_train:
@@ -267,6 +273,10 @@ class RunModel:
 
     def _complete_tensors(self, checkpoint: Checkpoint, config: BertConfig, new_head_allowed: bool):
         task = self.task
+        if task.num_labels is not None:
+            # Of the checkpoint that training begins with alone: a teacher's head, or a saved one, must fit.
+            replaces = getattr(self.settings, "ignore_mismatched_sizes", False) and self.settings.do_train
+            checkpoint = fit_head(checkpoint, task.num_labels, replaces and new_head_allowed)
         return complete_tensors(checkpoint, config, task.head, self.settings.seed, new_head_allowed, task.num_labels)
 
     def _find_resume_point(self) -> None:

@@ -118,6 +118,8 @@ def config_with_labels(config: BertConfig, task: Task, checkpoint: Checkpoint) -
     if task.label_names is None:
         config = config.with_labels(["LABEL_0"])
         return dataclasses.replace(config, extra={**config.extra, "problem_type": "regression"})
+    if config.extra.get("problem_type") == "regression":  # of a checkpoint whose head is replaced
+        config = dataclasses.replace(config, extra={k: v for k, v in config.extra.items() if k != "problem_type"})
     if found and found != task.label_names and sorted(found) == sorted(task.label_names):
         raise UserError(
             f"{checkpoint.source} was trained for the classes {', '.join(found)} in this order, the data has "

@@ -46,7 +46,9 @@ def choose_dialect(parsed: ParsedFlags, twin_defaults: Mapping[str, Any] = TWIN_
         return "tensorflow"
     changed = []
     for name, value in twin_defaults.items():
-        if not parsed.given(name) and not (name == "if_quant" and parsed.values["quant_disable"]):
+        if name == "if_quant" and parsed.values["quant_disable"]:
+            continue
+        if not parsed.given(name) and parsed.values[name] != value:
             changed.append(f"{name} {value} instead of {parsed.values[name]}")
             parsed.values[name] = value
     if "if_quant" in twin_defaults and not parsed.given("quant_mode") and not parsed.values["quant_disable"]:

@@ -139,6 +139,9 @@ GLUE_FLAGS = (
     Flag("max_seq_length", int, 128, "data", "Longer texts are cut to this many tokens, the special ones counted.",
          within="[3, inf)"),
     PAD_TO_MAX_LENGTH,
+    Flag("ignore_mismatched_sizes", bool, False, "model and checkpoints", "With --do_train: train a new head where "
+         "that of --init_checkpoint is for another number of classes (an MNLI model for MRPC). Without it such a "
+         "checkpoint is refused."),
     Flag("max_train_samples", int, None, "data", "Train on the first examples only.", within="[1, inf)"),
     Flag("max_eval_samples", int, None, "data", "Evaluate the first examples only.", aliases=("max_val_samples",),
          within="[1, inf)"),
@@ -255,6 +258,7 @@ class GlueSettings(CommonSettings):
     load_best_model_at_end: bool
     eval_all_checkpoints: bool
     num_runs: int
+    ignore_mismatched_sizes: bool
 
     quant_scheme: str  # "static", "q8bert" or "dynamic"
     start_step: int
@@ -334,7 +338,7 @@ def _note_idle(parsed: ParsedFlags) -> None:
     note_idle_flags(parsed, ALL_FLAGS, "quant_scheme=q8bert", q8bert, active=scheme == "q8bert")
     dynamic = {"quantized_engine", "dynamic_engine", "dynamic_per_channel", "per_row"}
     note_idle_flags(parsed, ALL_FLAGS, "quant_scheme=dynamic", dynamic, active=scheme == "dynamic")
-    note_idle_flags(parsed, ALL_FLAGS, "do_train", {"num_runs"})
+    note_idle_flags(parsed, ALL_FLAGS, "do_train", {"num_runs", "ignore_mismatched_sizes"})
     note_idle_flags(parsed, ALL_FLAGS, "do_eval", {"eval_all_checkpoints"})
     evaluates = parsed.values["do_eval"] or parsed.values["evaluate_during_training"]
     note_idle_flags(parsed, ALL_FLAGS, "do_eval", {"max_eval_samples"}, active=evaluates)

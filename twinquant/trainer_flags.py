@@ -76,8 +76,6 @@ TRAINER_FLAGS = (
     _unused("token", str, None, _HUB),
     _unused("use_auth_token", bool, False, _HUB),
     _unused("trust_remote_code", bool, False, "no code is fetched, and only BERT is run"),
-    _unused("ignore_mismatched_sizes", bool, False, "a checkpoint whose head has other classes is refused; a "
-            "checkpoint without a head gets a new one before training"),
     _unused("use_cache", bool, False, "BERT reads a text at once and keeps nothing for the next token"),
     _refused("past_index", int, -1, "BERT has no past states to hand on"),
     Flag("predict_file", str, None, _OLD, "Refused: it is run_squad.py's.", metavar="FILE", kept=False,

@@ -13,6 +13,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from small_runs import REPOSITORY, Outcome
@@ -114,7 +115,10 @@ def _processes_in(folder: Path) -> list[str]:
 
 
 def main(kind: str, rank: str, step: str, arguments: list[str]) -> None:
-    """run_squad.py whose rank RANK fails when it is to take step STEP (counted over resumed runs)."""
+    """run_squad.py whose rank RANK fails when it is to take step STEP (counted over resumed runs).
+
+    KIND "differs": the exported model fails its check, on whatever rank that is made.
+    """
     sys.path.insert(0, str(REPOSITORY))
     sys.argv = ["run_squad.py", *arguments]
     import run_squad
@@ -130,7 +134,21 @@ def main(kind: str, rank: str, step: str, arguments: list[str]) -> None:
         return take(self, number)
 
     TrainingLoop._step = failing  # type: ignore[method-assign]
+    if kind == "differs":
+        let_checks_fail()
     sys.exit(run_script(run_squad.main, PROGRAM))
+
+
+def let_checks_fail() -> None:
+    from export.verdict import Verdict
+
+    judge = Verdict.judge
+
+    def differ(self: Verdict, *bounds: Any) -> None:
+        judge(self, *bounds)
+        self.failures = ["it differs on purpose"]
+
+    Verdict.judge = differ  # type: ignore[method-assign]
 
 
 def fail(kind: str) -> None:

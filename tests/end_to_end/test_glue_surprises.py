@@ -98,3 +98,69 @@ def test_a_run_on_grouped_rows_is_another_run(place: Path, tmp_path: Path) -> No
     glue(*command, outputs[1], "--train_sampling_strategy=group_by_length", cwd=place)
     drawn, grouped = (saved(tmp_path / name / "model.ckpt-2").tensors for name in ("drawn", "grouped"))
     assert any((drawn[name] != tensor).any() for name, tensor in grouped.items())
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_head_for_other_classes_is_named_and_replaced_where_asked(
+    place: Path,  # noqa: F811
+    backend: str,
+    tmp_path: Path,
+) -> None:
+    """MRPC from an MNLI model, as GLUE's small tasks are often begun: only shapes of tensors were told."""
+    glue(*NEWS, f"--backend={backend}", "--do_train", "--max_steps=2", f"--output_dir={tmp_path}/news", cwd=place)
+    start = f"--init_checkpoint={tmp_path}/news/model.ckpt-2"
+    command = [*TASK[:2], "--max_seq_length=32", "--train_batch_size=4", start, f"--backend={backend}"]
+    command += [f"--output_dir={tmp_path}/out"]
+    told = f"the head of {tmp_path}/news/model.ckpt-2 is for 3 classes (arts, sport, trade), the data has 2 classes"
+    for phases in (["--do_train"], ["--do_eval"], ["--do_eval", "--ignore_mismatched_sizes"]):
+        outcome = run(*command, *phases, cwd=place, script=run_glue)
+        assert outcome.code == 2 and f"{told}: --do_train --ignore_mismatched_sizes trains" in outcome.err
+    train = ["--do_train", "--ignore_mismatched_sizes", "--learning_rate=1e-30", "--max_steps=1", "--do_eval"]
+    quantize = ["--do_calib", "--calib_batch=1", "--if_quant", "--quant_mode=ft1"]
+    outcome = glue(*command, *train, *quantize, cwd=place)
+    assert f"{told}: a new head is trained" in outcome.err and "was trained for other classes" in outcome.err
+    before, after = (saved(tmp_path / name).tensors for name in ("news/model.ckpt-2", "out/model.ckpt-1"))
+    assert before.keys() == after.keys() and after["output_weights"].shape[0] == 2
+    for name in before.keys() - {"output_weights", "output_bias"}:
+        assert (before[name] == after[name]).all(), name
+    # It goes on from there, and is read back, without a word of the old head.
+    outcome = glue(*command, *train[:4], "--do_eval", *quantize, cwd=place)
+    assert "a new head is trained" not in outcome.err
+
+
+def test_a_regression_s_model_becomes_a_classifier(place: Path, tmp_path: Path) -> None:  # noqa: F811
+    data = ["--train_file=values/train.csv", *START, "--backend=pytorch", "--do_train", "--max_steps=1"]
+    glue(*data, f"--output_dir={tmp_path}/values", cwd=place)
+    start = f"--init_checkpoint={tmp_path}/values/model.ckpt-1"
+    command = [*TASK[:2], "--max_seq_length=32", start, "--do_train", "--max_steps=1", "--ignore_mismatched_sizes"]
+    outcome = glue(*command, "--backend=pytorch", f"--output_dir={tmp_path}/mrpc", cwd=place)
+    assert "is for a value (regression), the data has 2 classes" in outcome.err
+    configs = [
+        json.loads((tmp_path / name / "config.json").read_text())
+        for name in ("values/model.ckpt-1", "mrpc/model.ckpt-1")
+    ]
+    assert [config.get("problem_type") for config in configs] == ["regression", None]
+
+
+def test_a_folder_without_checkpoints_is_told_before_anything_is_predicted(place: Path, tmp_path: Path) -> None:  # noqa: F811
+    start = f"--init_checkpoint={fine_tune(place, 'pytorch')}"
+    command = [*TASK[:2], "--max_seq_length=32", start, "--do_eval", "--eval_all_checkpoints", "--backend=pytorch"]
+    outcome = run(*command, f"--output_dir={tmp_path}", cwd=place, script=run_glue)
+    assert outcome.code == 2 and f"--eval_all_checkpoints: {tmp_path} holds no model.ckpt-<step>" in outcome.err
+    assert not list(tmp_path.glob("*eval*")) and not list(tmp_path.glob("predictions*"))
+
+
+def test_grouping_of_too_few_batches_is_told(place: Path, tmp_path: Path) -> None:  # noqa: F811
+    command = [*TASK[:2], *START, "--backend=pytorch", "--do_train", "--max_steps=1", "--group_by_length"]
+    for batch, told in ((3, False), (4, True)):  # of 24 rows
+        command_now = [*command, f"--train_batch_size={batch}", f"--output_dir={tmp_path}/{batch}"]
+        outcome = glue(*command_now, cwd=place)
+        assert ("groups nothing: an epoch has 6 whole batches of 4 rows, fewer than 8" in outcome.err) == told
+
+
+def test_settings_of_a_distillation_that_a_regression_has_not(place: Path, tmp_path: Path) -> None:  # noqa: F811
+    train = ["--train_file=values/train.csv", *START, "--backend=pytorch", "--do_train", "--max_steps=1"]
+    glue(*train, f"--output_dir={tmp_path}/teacher", cwd=place)
+    command = [*train, "--distillation", f"--teacher={tmp_path}/teacher/model.ckpt-1", f"--output_dir={tmp_path}/out"]
+    outcome = glue(*command, "--distillation_loss=pytorch", cwd=place)
+    assert "warning: --distillation_loss has no effect in a regression" in outcome.err

@@ -257,7 +257,9 @@ def test_one_rank_exports(site: tuple[str, Path]) -> None:
     exports = ["--output_dir=exported", "--export_onnx=exported/m.onnx", "--export_check_examples=2"]
     outcome = mpirun(*words, *exports, cwd=folder)
     assert outcome.err.count("wrote exported/m.onnx (") == 1
-    # The same run, complete: only what it exports is new, and it has no ranges.
-    refused = launch(*words, *exports, "--export_precision=int8", cwd=folder).finish()
+    # The same run, complete: only the export is left to do.
+    (folder / "exported/m.onnx").unlink()
+    refused = launch(*words, *exports, cwd=folder, fault="differs 0 0").finish()
     assert refused.code == 2 and refused.err.count("run_squad.py: error: ") == 1, refused.err
-    assert "has no range" in refused.err and ranks_left(folder) == []
+    assert "it differs on purpose" in refused.err and ranks_left(folder) == []
+    assert not (folder / "exported/m.onnx").exists()

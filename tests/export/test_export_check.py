@@ -311,3 +311,5 @@ def test_labels_of_the_wrong_task(folder: Path) -> None:
     flags = [f"--data={folder}/MRPC", "--task_name=MRPC", f"--vocab_file={folder}/words.txt"]
     with pytest.raises(UserError, match="--task_name=MRPC has 2 labels, .*three has 3"):
         check(folder, "three", *flags)
+    with pytest.raises(UserError, match="MRPC/dev.tsv is not a folder; --task_name=MRPC reads the folder of"):
+        check(folder, "three", *[word.replace("/MRPC", "/MRPC/dev.tsv") for word in flags])

@@ -44,6 +44,9 @@ class TestDialect:
     def test_the_pytorch_script_counts_first(self, glue):
         settings = glue.parse_only(HF + "--model_name_or_path {}/plain --bert_model=x --do_train")
         assert (settings.dialect, settings.train_batch_size, settings.log_freq) == ("pytorch", 32, 50)
+        [note] = notes_with(settings, "FasterTransformer's PyTorch script")
+        # Where the two scripts have the same default there is nothing to tell.
+        assert settings.learning_rate == 5e-5 and "learning_rate 5e-05" not in note and "calib_method max" in note
 
     @pytest.mark.parametrize(
         "installed, backend, noted",
