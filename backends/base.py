@@ -222,6 +222,12 @@ class Backend(ABC):
     def describe_device(self) -> str:
         """One line on the framework, device, threads and precision that are in use."""
 
+    @property
+    @abstractmethod
+    def length_multiple(self) -> int:
+        """What lengths of batches are rounded up to: 8 on a GPU and in half precision, whose fast products need it; 1
+        in float32 on a CPU, where padding is only more to compute."""
+
     @abstractmethod
     def place(self) -> str:
         """The device and its products, as "cpu, float32 matrix products": elsewhere a step rounds otherwise."""

@@ -14,6 +14,11 @@ def has_bfloat16(cpuinfo: str | Path = "/proc/cpuinfo") -> bool:
     return bool(_BFLOAT16_FLAGS & _words(cpuinfo, "flags", "features"))
 
 
+def has_int8_tiles(cpuinfo: str | Path = "/proc/cpuinfo") -> bool:
+    """Whether the CPU has AMX for int8, as Intel's servers since Sapphire Rapids; False where that cannot be told."""
+    return "amx_int8" in _words(cpuinfo, "flags")
+
+
 def is_amd_with_avx512(cpuinfo: str | Path = "/proc/cpuinfo") -> bool:
     """Whether this is a CPU of AMD's with AVX-512, which MKL does not use there; False where that cannot be told."""
     return "AuthenticAMD" in _words(cpuinfo, "vendor_id") and "avx512f" in _words(cpuinfo, "flags")

@@ -62,7 +62,7 @@ def our_training(
     def train() -> int:
         for start in range(0, count, batch_size):
             chosen = order[start : start + batch_size]
-            length = padded_length(lengths[chosen], longest, pad_to_max_length=False)
+            length = padded_length(lengths[chosen], longest, backend.length_multiple)
             batch = {name: array[chosen, :length] if array.ndim > 1 else array[chosen] for name, array in rows.items()}
             backend.train_step([batch], RATE, start)
         return count

@@ -45,7 +45,7 @@ def observe(
     with Progress("calibrate", batches, "batch", every=1 + batches // 5) as progress:
         for number in range(processes.rank, batches, processes.size):
             indexes = np.arange(number * batch_size, (number + 1) * batch_size) % len(features)
-            length = padded_length(features.lengths[indexes], longest, include_padding)
+            length = padded_length(features.lengths[indexes], longest, backend.length_multiple, include_padding)
             backend.observe(model_inputs(features.batch(indexes, length)), observer, include_padding)
             progress.advance(min(batches - progress.done, processes.size))
     if processes.size == 1:

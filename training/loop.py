@@ -159,7 +159,8 @@ class TrainingLoop:
     def _clipped_fractions(self, step: int) -> dict[str, float]:
         """Of the model after that step, on the step's first micro batch."""
         rows = self._rows(step)[0]
-        length = padded_length(self.features.lengths[rows], self.settings.max_seq_length, False)
+        multiple = self.backend.length_multiple
+        length = padded_length(self.features.lengths[rows], self.settings.max_seq_length, multiple)
         return self.backend.clipped_fractions(model_inputs(self.features.batch(rows, length)))
 
     def _together(self, loss: float, received: int | None) -> tuple[float, int]:
@@ -180,9 +181,9 @@ class TrainingLoop:
         return int(self.processes.stack(np.array([received or 0], np.float64), "signal").max())
 
     def _batch(self, indexes: np.ndarray) -> Batch:
-        length = padded_length(
-            self.features.lengths[indexes], self.settings.max_seq_length, self.settings.pad_to_max_length
-        )
+        settings, multiple = self.settings, self.backend.length_multiple
+        lengths = self.features.lengths[indexes]
+        length = padded_length(lengths, settings.max_seq_length, multiple, settings.pad_to_max_length)
         batch = self.features.batch(indexes, length)
         if self.teacher is not None:
             logits = self.teacher.predict(model_inputs(batch))

@@ -90,6 +90,6 @@ def step_seed(seed: int, step: int, rank: int = 0) -> int:
     return int(np.random.SeedSequence([seed, step, rank]).generate_state(1)[0] >> 1)
 
 
-def padded_length(lengths: np.ndarray, longest: int, pad_to_max_length: bool) -> int:
-    """Length to pad a batch to: its longest row rounded up to 8, or `longest` where asked for."""
-    return longest if pad_to_max_length else min(longest, -(-int(lengths.max()) // 8) * 8)
+def padded_length(lengths: np.ndarray, longest: int, multiple: int, pad_to_max_length: bool = False) -> int:
+    """Length to pad a batch to: its longest row, rounded up to `multiple` (of the backend), or `longest`."""
+    return longest if pad_to_max_length else min(longest, -(-int(lengths.max()) // multiple) * multiple)

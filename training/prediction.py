@@ -31,8 +31,8 @@ def predict_all(
     """Logits of every row, in the order of `features`.
 
     Rows are sorted by length, the longest first (so that a lack of memory shows at once), and a batch is padded to its
-    longest row rounded up to 8. The last batch repeats its last row, so that every batch has the same size. Of several
-    processes each predicts every so many-th batch.
+    longest row, rounded up as the backend needs it. The last batch repeats its last row, so that every batch has the
+    same size. Of several processes each predicts every so many-th batch.
 
     Args:
         longest: max_seq_length, the length to pad to with `pad_to_max_length`.
@@ -46,6 +46,7 @@ def predict_all(
         UserError: the processes have not the same rows.
     """
     check_same_features(features, processes)
+    multiple = getattr(model, "length_multiple", 1)  # other models than backends are there for CPUs alone
     order = np.argsort(-features.lengths, kind="stable")
     outputs: dict[str, list[np.ndarray]] = {}
     with Progress(bar or "predict", len(features), "row", quiet=quiet, lines=bar is None) as progress:
@@ -53,7 +54,7 @@ def predict_all(
         for start in starts[processes.rank :: processes.size]:
             rows = order[start : start + batch_size]
             indexes = np.concatenate([rows, np.repeat(rows[-1:], batch_size - len(rows))])
-            length = padded_length(features.lengths[rows], longest, pad_to_max_length)
+            length = padded_length(features.lengths[rows], longest, multiple, pad_to_max_length)
             for name, logits in model.predict(model_inputs(features.batch(indexes, length))).items():
                 kept = outputs.setdefault(name, [np.empty(0, np.float32)] * len(features))
                 for row, values in zip(rows, logits, strict=False):

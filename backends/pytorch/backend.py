@@ -155,6 +155,10 @@ class PyTorchBackend(Backend):
         self.optimizer.load_state(state)
         self.loss_scale.from_array(state.get("loss_scale"))
 
+    @property
+    def length_multiple(self) -> int:
+        return 1 if self.device.type == "cpu" and self.product_dtype == torch.float32 else 8
+
     def place(self) -> str:
         device = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
         return f"{device}, {str(self.product_dtype).removeprefix('torch.')} matrix products"

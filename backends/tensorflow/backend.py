@@ -177,6 +177,10 @@ class TensorFlowBackend(Backend):
         self.optimizer.load_state(state)
         self.loss_scale.from_array(state.get("loss_scale"))
 
+    @property
+    def length_multiple(self) -> int:
+        return 1 if "CPU" in self.device and self.product_dtype == tf.float32 else 8
+
     def place(self) -> str:
         return f"{'cpu' if 'CPU' in self.device else self.device}, {self.product_dtype.name} matrix products"
 

@@ -138,11 +138,13 @@ def test_the_backend_is_left_as_it_was():
     assert all(np.array_equal(array, tensors[name]) for name, array in backend.tensors().items())
 
 
-def test_auto_is_a_rule_of_the_width(monkeypatch):
+@pytest.mark.parametrize("tiles, narrow", [(False, "fbgemm"), (True, "onednn")], ids=["plain", "amx"])
+def test_auto_is_a_rule_of_the_width_and_the_processor(monkeypatch, tiles, narrow):
+    monkeypatch.setattr(dynamic_torch, "has_int8_tiles", lambda: tiles)
     monkeypatch.setattr(dynamic_torch, "available_engines", lambda: ["qnnpack", "onednn", "x86", "fbgemm"])
     assert [dynamic_torch.choose_engine("auto", size) for size in (128, 384, 768, 1024)] == [
-        "fbgemm",
-        "fbgemm",
+        narrow,
+        narrow,
         "onednn",
         "onednn",
     ]

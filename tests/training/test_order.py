@@ -138,15 +138,16 @@ def test_seeds_of_steps():
 
 
 @pytest.mark.parametrize(
-    ("lengths", "longest", "fixed", "expected"),
+    ("lengths", "longest", "multiple", "fixed", "expected"),
     [
-        ([5, 17], 384, False, 24),
-        ([16], 384, False, 16),
-        ([1], 384, False, 8),
-        ([381], 383, False, 383),
-        ([5, 17], 384, True, 384),
+        ([5, 17], 384, 1, False, 17),
+        ([5, 17], 384, 8, False, 24),
+        ([16], 384, 8, False, 16),
+        ([1], 384, 8, False, 8),
+        ([381], 383, 8, False, 383),
+        ([5, 17], 384, 1, True, 384),
     ],
-    ids=["rounded-up-to-8", "multiple-of-8", "short", "never-beyond-the-longest", "fixed"],
+    ids=["the-longest", "rounded-up-to-8", "multiple-of-8", "short", "never-beyond-the-longest", "fixed"],
 )
-def test_padded_length(lengths, longest, fixed, expected):
-    assert padded_length(np.array(lengths, np.int32), longest, fixed) == expected
+def test_padded_length(lengths, longest, multiple, fixed, expected):
+    assert padded_length(np.array(lengths, np.int32), longest, multiple, fixed) == expected

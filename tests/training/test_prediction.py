@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from tiny_bert import ToyFeatures, make_backend, relative_error, tiny_config
 
+from backends.base import RuntimeSettings
 from training.prediction import model_inputs, predict_all
 
 CONFIG = tiny_config(num_hidden_layers=1)
@@ -24,9 +25,11 @@ class Echo:
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 11, 16])
+@pytest.mark.parametrize("multiple", [1, 8], ids=["every-length", "rounded-up"])
 @pytest.mark.parametrize("fixed", [False, True], ids=["by-length", "fixed-length"])
-def test_rows_come_back_in_order(batch_size, fixed):
+def test_rows_come_back_in_order(batch_size, fixed, multiple):
     backend = Echo()
+    backend.length_multiple = multiple
     outputs = predict_all(backend, FEATURES, batch_size, LONGEST, pad_to_max_length=fixed, quiet=True)
     assert {name: len(rows) for name, rows in outputs.items()} == {"start_logits": 11, "end_logits": 11}
     for row, length in enumerate(FEATURES.lengths):
@@ -39,8 +42,14 @@ def test_rows_come_back_in_order(batch_size, fixed):
         assert set(widths) == {LONGEST}
     else:
         # The longest of 5 to 20 tokens first, each batch no wider than it needs.
-        assert widths == sorted(widths, reverse=True) and widths[0] == 24
-        assert widths[-1] == {1: 8, 4: 8}.get(batch_size, 24)
+        longest = np.sort(FEATURES.lengths)[::-1][::batch_size]
+        assert widths == [-(-length // multiple) * multiple for length in longest]
+
+
+def test_half_precision_is_padded_further(backend_name, monkeypatch):
+    monkeypatch.setattr(f"backends.{backend_name}.backend.half_precision_pays", lambda: True)
+    found = [make_backend(backend_name, CONFIG, runtime=RuntimeSettings("cpu", half)) for half in (False, True)]
+    assert [backend.length_multiple for backend in found] == [1, 8]
 
 
 def test_rows_do_not_keep_whole_batches_in_memory():

@@ -116,6 +116,7 @@ class Recorder:
     """A backend that learns nothing and remembers what it was given; losses are given by step."""
 
     compiles_training = False
+    length_multiple = 8
 
     def __init__(self, losses=None) -> None:
         self.losses, self.calls, self.loss_scale = losses or {}, [], LossScale.create(half=False, fixed=0.0)
