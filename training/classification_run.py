@@ -67,7 +67,8 @@ class ClassificationRun(Run):
     def predict(self) -> dict[str, float]:
         """Predicts and scores; a quantized model is compared with its fp32 parent, into flips.json."""
         settings = self.settings
-        if settings.eval_all_checkpoints:
+        evaluates_all = settings.eval_all_checkpoints and settings.do_eval
+        if evaluates_all:
             self.saved_steps()  # before all the predicting
         parent = self._predict_parent() if settings.if_quant else None
         scores = super().predict()
@@ -79,7 +80,7 @@ class ClassificationRun(Run):
                     "%s: %s; quantized, mode %s: %s",
                     parent.name, describe_scores(parent.scores), self.mode.name, describe_scores(found),
                 )  # fmt: skip
-        if settings.eval_all_checkpoints:
+        if evaluates_all:
             # After the rest: it leaves another checkpoint's weights in the backend.
             scores |= self.predict_checkpoints()
             self.processes.first(lambda: self.task.write_scores(scores, Path(settings.output_dir)))

@@ -46,7 +46,7 @@ def complete_tensors(
     if report.unused:
         logger.info("not used of %s: %s", checkpoint.source, ", ".join(report.unused))
     if report.missing:
-        logger.info("not in %s, so initialized from the seed: %s", checkpoint.source, ", ".join(report.missing))
+        logger.info("not from %s but initialized from the seed: %s", checkpoint.source, ", ".join(report.missing))
     tensors = {}
     for name, shape in expected.items():
         if name in report.missing:
@@ -56,12 +56,13 @@ def complete_tensors(
     return tensors
 
 
-def fit_head(checkpoint: Checkpoint, num_labels: int, replaces: bool) -> Checkpoint:
+def fit_head(checkpoint: Checkpoint, num_labels: int, replaces: bool, advice: str) -> Checkpoint:
     """The checkpoint, without its classification head where that is for another number of classes.
 
     Args:
         num_labels: what the data has, 1 for a regression.
-        replaces: a new head may be trained in its place, as with ignore_mismatched_sizes of transformers.
+        replaces: a new head may take its place, as with ignore_mismatched_sizes of transformers.
+        advice: how the sentence ends where it may not.
 
     Raises UserError where it may not.
     """
@@ -74,8 +75,8 @@ def fit_head(checkpoint: Checkpoint, num_labels: int, replaces: bool) -> Checkpo
         f"the head of {checkpoint.source} is for {_outputs(len(weights))}{known}, the data has {_outputs(num_labels)}"
     )
     if not replaces:
-        raise UserError(f"{found}: --do_train --ignore_mismatched_sizes trains a new head")
-    logger.info("%s: a new head is trained", found)
+        raise UserError(found + advice)
+    logger.info("%s: a new head takes its place", found)
     kept = {name: tensor for name, tensor in checkpoint.tensors.items() if name not in (_CLASSES, _CLASSES_BIAS)}
     return dataclasses.replace(checkpoint, tensors=kept)
 

@@ -43,6 +43,8 @@ from twinquant.words import no_effect
 
 logger = logging.getLogger("twinquant")
 
+NEW_HEAD = "; training and calibration can begin with a new head (--ignore_mismatched_sizes)"
+
 TaskFactory = Callable[[Any, BertConfig, Path], Task]
 
 
@@ -147,7 +149,7 @@ class RunModel:
         config = teacher_config(checkpoint, self.config, self.vocab_file, self.settings.max_seq_length)
         config = config_with_labels(config, self.task, checkpoint)
         backend = self._make_backend(config)
-        tensors = self._complete_tensors(checkpoint, config, new_head_allowed=False)
+        tensors = self._complete_tensors(checkpoint, config, False, ": a teacher must have the data's")
         self.processes.check_equal(tensors, f"{checkpoint.source} is not the same for all processes")
         backend.load(tensors)
         return backend
@@ -250,10 +252,10 @@ class RunModel:
             if self.task.num_labels == 1 and idle:
                 logger.warning("warning: %s in a regression, which learns the teacher's values", no_effect(idle))
         # A new head makes sense where it is trained, or where only ranges are wanted (calibration before QAT).
-        new_head = settings.do_train or (settings.do_calib and not settings.do_predict and settings.export is None)
+        new_head = settings.do_train or (settings.do_calib and not settings.predicts and settings.export is None)
         if not self.checkpoint.tensors and settings.do_train:
             self.checkpoint = random_checkpoint(self.config, self.task.head, settings.seed, self.task.num_labels)
-        self.tensors = self._complete_tensors(self.checkpoint, self.config, new_head)
+        self.tensors = self._complete_tensors(self.checkpoint, self.config, new_head, NEW_HEAD)
         self._check_ranges()
         self.processes.check_equal(
             self.tensors | self.ranges, f"{self.checkpoint.source} is not the same for all processes"
@@ -271,13 +273,13 @@ class RunModel:
         if needed and not (self.mode.learns_ranges and settings.do_train):
             select_ranges(self.ranges, self.tensors, self.mode, self.checkpoint.source)
 
-    def _complete_tensors(self, checkpoint: Checkpoint, config: BertConfig, new_head_allowed: bool):
-        task = self.task
+    def _complete_tensors(self, checkpoint: Checkpoint, config: BertConfig, new_head_allowed: bool, advice: str = ""):
+        task, settings = self.task, self.settings
         if task.num_labels is not None:
-            # Of the checkpoint that training begins with alone: a teacher's head, or a saved one, must fit.
-            replaces = getattr(self.settings, "ignore_mismatched_sizes", False) and self.settings.do_train
-            checkpoint = fit_head(checkpoint, task.num_labels, replaces and new_head_allowed)
-        return complete_tensors(checkpoint, config, task.head, self.settings.seed, new_head_allowed, task.num_labels)
+            # Of the checkpoint that training or calibration begins with: a teacher's head, or a saved one, must fit.
+            replaces = new_head_allowed and getattr(settings, "ignore_mismatched_sizes", False)
+            checkpoint = fit_head(checkpoint, task.num_labels, replaces, advice)
+        return complete_tensors(checkpoint, config, task.head, settings.seed, new_head_allowed, task.num_labels)
 
     def _find_resume_point(self) -> None:
         """Rank 0 alone looks: on other machines the output folder may be empty."""

@@ -18,6 +18,9 @@ from twinquant.settings import CommonSettings
 
 logger = logging.getLogger("twinquant")
 
+# Keys of config.json beside id2label and label2id.
+_OF_A_TASK = ("problem_type", "num_labels", "finetuning_task")
+
 Settings = TypeVar("Settings", bound=CommonSettings)
 
 
@@ -115,11 +118,11 @@ def config_with_labels(config: BertConfig, task: Task, checkpoint: Checkpoint) -
     found = checkpoint.label_names
     if task.head != CLASSIFICATION:
         return config
+    if found != task.label_names:  # what else the configuration says is of the task before
+        config = dataclasses.replace(config, extra={k: v for k, v in config.extra.items() if k not in _OF_A_TASK})
     if task.label_names is None:
         config = config.with_labels(["LABEL_0"])
         return dataclasses.replace(config, extra={**config.extra, "problem_type": "regression"})
-    if config.extra.get("problem_type") == "regression":  # of a checkpoint whose head is replaced
-        config = dataclasses.replace(config, extra={k: v for k, v in config.extra.items() if k != "problem_type"})
     if found and found != task.label_names and sorted(found) == sorted(task.label_names):
         raise UserError(
             f"{checkpoint.source} was trained for the classes {', '.join(found)} in this order, the data has "

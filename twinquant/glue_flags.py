@@ -139,9 +139,9 @@ GLUE_FLAGS = (
     Flag("max_seq_length", int, 128, "data", "Longer texts are cut to this many tokens, the special ones counted.",
          within="[3, inf)"),
     PAD_TO_MAX_LENGTH,
-    Flag("ignore_mismatched_sizes", bool, False, "model and checkpoints", "With --do_train: train a new head where "
-         "that of --init_checkpoint is for another number of classes (an MNLI model for MRPC). Without it such a "
-         "checkpoint is refused."),
+    Flag("ignore_mismatched_sizes", bool, False, "model and checkpoints", "With --do_train or --do_calib: begin with a "
+         "new head where that of --init_checkpoint is for another number of classes (an MNLI model for MRPC). Without "
+         "it such a checkpoint is refused."),
     Flag("max_train_samples", int, None, "data", "Train on the first examples only.", within="[1, inf)"),
     Flag("max_eval_samples", int, None, "data", "Evaluate the first examples only.", aliases=("max_val_samples",),
          within="[1, inf)"),
@@ -338,7 +338,9 @@ def _note_idle(parsed: ParsedFlags) -> None:
     note_idle_flags(parsed, ALL_FLAGS, "quant_scheme=q8bert", q8bert, active=scheme == "q8bert")
     dynamic = {"quantized_engine", "dynamic_engine", "dynamic_per_channel", "per_row"}
     note_idle_flags(parsed, ALL_FLAGS, "quant_scheme=dynamic", dynamic, active=scheme == "dynamic")
-    note_idle_flags(parsed, ALL_FLAGS, "do_train", {"num_runs", "ignore_mismatched_sizes"})
+    note_idle_flags(parsed, ALL_FLAGS, "do_train", {"num_runs"})
+    begins = parsed.values["do_train"] or parsed.values["do_calib"]
+    note_idle_flags(parsed, ALL_FLAGS, "do_train", {"ignore_mismatched_sizes"}, active=begins)
     note_idle_flags(parsed, ALL_FLAGS, "do_eval", {"eval_all_checkpoints"})
     evaluates = parsed.values["do_eval"] or parsed.values["evaluate_during_training"]
     note_idle_flags(parsed, ALL_FLAGS, "do_eval", {"max_eval_samples"}, active=evaluates)

@@ -46,7 +46,7 @@ class DynamicSettings:
 
     Attributes:
         engine: the kernels of PyTorch: "x86", "onednn", "fbgemm", "qnnpack", or "auto": the faster of fbgemm and
-            onednn for the model's width (`dynamic_torch.choose_engine`). Only of library "torch".
+            onednn for the model's width and the processor (`dynamic_torch.choose_engine`). Only of library "torch".
         library: "torch" (the operators of quantize_dynamic) or "torchao", its successor.
         per_channel: one weight scale per output, else one per kernel.
         per_row: one activation scale per row (token), so that a sentence's logits are the same, to the bit, whatever

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from backends.pytorch.dynamic_torch import PackedLinear
 
 SMALL_PRODUCT = 256
-"""On a CPU with AMX oneDNN 3.12 computes products of up to so many outputs without it, and rounds them otherwise."""
+"""Products of up to so many outputs get rows of padding: with AMX oneDNN 3.12 rounds them otherwise than others."""
 
 
 class RowwiseLinear:
@@ -28,7 +28,7 @@ class RowwiseLinear:
     def __call__(self, x: torch.Tensor) -> torch.Tensor:  # [rows, in] -> [rows, out]
         # x = lowest + span * y with y in [0, 1]. Every row of y reaches exactly 0 and 1, so the kernel, which takes one
         # range for all rows, always takes the same one. Products of integers are exact, and the steps after them are
-        # single roundings: no element depends on another row.
+        # single roundings: no element depends on another row, nor, where small products are padded, on their number.
         lowest = x.amin(-1, keepdim=True)
         span = x.amax(-1, keepdim=True).sub_(lowest)
         span.masked_fill_(span == 0.0, 1.0)

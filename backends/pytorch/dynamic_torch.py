@@ -89,8 +89,8 @@ def choose_engine(requested: str, hidden_size: int) -> str:
     The rule: onednn on a processor with AMX, whose int8 tiles it alone uses, elsewhere from WIDE_HIDDEN_SIZE on;
     fbgemm for the rest; where that one is missing the first that is there. It is what benchmarks/dynamic.py found
     faster: with AMX MiniLM takes 20 to 37 % less time, without it is some percent. A rule and not a measurement on the
-    spot, because the engines differ in the last bits, and a command should give the same logits each time. x86 is never
-    chosen: for linear layers it is fbgemm.
+    spot, because the engines differ in the last bits, and a command should give the same logits each time on a
+    processor. x86 is never chosen: for linear layers it is fbgemm.
 
     Raises:
         UserError: this PyTorch does not have the engine.

@@ -99,3 +99,23 @@ def test_padding_gets_logits_that_no_answer_can_start_at():
     model = DynamicModel.from_backend(float_backend(QUESTION_ANSWERING), DynamicSettings(per_row=True))
     logits = model.predict(BATCH)["start_logits"]
     assert (logits[BATCH["input_mask"] == 0] == -10000.0).all() and (logits[BATCH["input_mask"] == 1] > -100.0).all()
+
+
+@pytest.mark.parametrize(("outputs", "count", "padded"), [(8, 3, 33), (256, 1, 2), (257, 1, 1), (8, 40, 40)])
+def test_small_products_are_padded(outputs, count, padded):
+    """On a CPU with AMX oneDNN rounds products of at most 256 outputs otherwise, whatever the CPU of this test."""
+    kernel, bias = torch.randn(outputs, 6), torch.randn(outputs)
+    packed = PackedLinear([quantize_weight(kernel, per_channel=True)], None, "fbgemm")
+    seen = []
+
+    class Inner:
+        weights = staticmethod(packed.weights)
+
+        def __call__(self, x):
+            seen.append(len(x))
+            return packed(x)
+
+    x = torch.randn(count, 6)
+    found = RowwiseLinear(Inner(), bias)(x)
+    assert seen == [padded] and found.shape == (count, outputs)
+    np.testing.assert_allclose(found.numpy(), (x @ kernel.T + bias).numpy(), atol=0.15)

@@ -119,6 +119,22 @@ def test_bfloat16_instructions_are_read_from_cpuinfo(tmp_path, cpuinfo, found):
     assert cpu.has_bfloat16(path) is found
 
 
+@pytest.mark.parametrize(
+    ("cpuinfo", "found"),
+    [
+        ("flags : fpu avx512f amx_bf16 amx_int8\n", True),
+        ("flags : fpu avx512_vnni\nbugs : amx_int8\n", False),
+        (None, False),
+    ],
+    ids=["amx", "without", "no-such-file"],
+)
+def test_int8_tiles_are_read_from_cpuinfo(tmp_path, cpuinfo, found):
+    path = tmp_path / "cpuinfo"
+    if cpuinfo is not None:
+        path.write_text(cpuinfo)
+    assert cpu.has_int8_tiles(path) is found
+
+
 def test_xla_gives_the_same_logits():
     """Also fake-quantized: XLA must divide where the model divides."""
     pytest.importorskip("tensorflow")

@@ -114,18 +114,18 @@ def test_a_head_for_other_classes_is_named_and_replaced_where_asked(
     told = f"the head of {tmp_path}/news/model.ckpt-2 is for 3 classes (arts, sport, trade), the data has 2 classes"
     for phases in (["--do_train"], ["--do_eval"], ["--do_eval", "--ignore_mismatched_sizes"]):
         outcome = run(*command, *phases, cwd=place, script=run_glue)
-        assert outcome.code == 2 and f"{told}: --do_train --ignore_mismatched_sizes trains" in outcome.err
+        assert outcome.code == 2 and f"{told}; training and calibration can begin with a new head" in outcome.err
     train = ["--do_train", "--ignore_mismatched_sizes", "--learning_rate=1e-30", "--max_steps=1", "--do_eval"]
     quantize = ["--do_calib", "--calib_batch=1", "--if_quant", "--quant_mode=ft1"]
     outcome = glue(*command, *train, *quantize, cwd=place)
-    assert f"{told}: a new head is trained" in outcome.err and "was trained for other classes" in outcome.err
+    assert f"{told}: a new head takes its place" in outcome.err and "was trained for other classes" in outcome.err
     before, after = (saved(tmp_path / name).tensors for name in ("news/model.ckpt-2", "out/model.ckpt-1"))
     assert before.keys() == after.keys() and after["output_weights"].shape[0] == 2
     for name in before.keys() - {"output_weights", "output_bias"}:
         assert (before[name] == after[name]).all(), name
     # It goes on from there, and is read back, without a word of the old head.
     outcome = glue(*command, *train[:4], "--do_eval", *quantize, cwd=place)
-    assert "a new head is trained" not in outcome.err
+    assert "a new head" not in outcome.err
 
 
 def test_a_regression_s_model_becomes_a_classifier(place: Path, tmp_path: Path) -> None:  # noqa: F811
@@ -140,6 +140,46 @@ def test_a_regression_s_model_becomes_a_classifier(place: Path, tmp_path: Path) 
         for name in ("values/model.ckpt-1", "mrpc/model.ckpt-1")
     ]
     assert [config.get("problem_type") for config in configs] == ["regression", None]
+
+
+def test_calibration_alone_begins_with_a_new_head(place: Path, tmp_path: Path) -> None:  # noqa: F811
+    """For training in a command of its own; nothing is scored with a head that was never trained."""
+    glue(*NEWS, "--backend=pytorch", "--do_train", "--max_steps=2", f"--output_dir={tmp_path}/news", cwd=place)
+    start = [f"--init_checkpoint={tmp_path}/news/model.ckpt-2", "--ignore_mismatched_sizes", "--backend=pytorch"]
+    command = [*TASK[:2], "--max_seq_length=32", "--train_batch_size=4", *start, "--quant_mode=ft2", "--do_calib"]
+    outcome = run(*command, "--calib_batch=1", f"--output_dir={tmp_path}/no", "--do_eval", cwd=place, script=run_glue)
+    assert outcome.code == 2 and "is for 3 classes" in outcome.err
+    glue(*command, "--calib_batch=1", f"--output_dir={tmp_path}/ranges", cwd=place)
+    train = [f"--init_checkpoint={tmp_path}/ranges/model.ckpt-calibrated", "--do_train", "--if_quant", "--max_steps=2"]
+    common = [*TASK[:2], "--max_seq_length=32", "--backend=pytorch", "--train_batch_size=4", "--do_eval"]
+    assert glue(*common, *train, f"--output_dir={tmp_path}/out", cwd=place).scores
+
+
+def test_several_seeds_and_q8bert_begin_with_new_heads(place: Path, tmp_path: Path) -> None:  # noqa: F811
+    glue(*NEWS, "--backend=pytorch", "--do_train", "--max_steps=2", f"--output_dir={tmp_path}/news", cwd=place)
+    start = [f"--init_checkpoint={tmp_path}/news/model.ckpt-2", "--ignore_mismatched_sizes", "--backend=pytorch"]
+    command = [*TASK[:2], "--max_seq_length=32", *start, "--do_train", "--do_eval", "--max_steps=2", "--num_runs=2"]
+    outcome = glue(*command, "--quant_scheme=q8bert", f"--output_dir={tmp_path}/out", cwd=place)
+    assert outcome.err.count("a new head takes its place") == 2
+    found = [saved(tmp_path / f"out/seed-{seed}/model.ckpt-2").tensors["output_weights"] for seed in (42, 43)]
+    assert found[0].shape[0] == 2 and (found[0] != found[1]).any()
+
+
+def test_a_teacher_must_have_the_data_s_classes(place: Path, tmp_path: Path) -> None:  # noqa: F811
+    glue(*NEWS, "--backend=pytorch", "--do_train", "--max_steps=2", f"--output_dir={tmp_path}/news", cwd=place)
+    teach = ["--distillation", f"--teacher={tmp_path}/news/model.ckpt-2", "--ignore_mismatched_sizes"]
+    command = [*TASK, "--backend=pytorch", "--do_train", "--max_steps=2", *teach, f"--output_dir={tmp_path}/out"]
+    outcome = run(*command, cwd=place, script=run_glue)
+    told = f"the head of {tmp_path}/news/model.ckpt-2 is for 3 classes (arts, sport, trade), the data has 2 classes"
+    assert outcome.code == 2 and outcome.err.splitlines()[-1].endswith(f"{told}: a teacher must have the data's")
+
+
+def test_an_idle_flag_ends_no_run(place: Path, tmp_path: Path) -> None:  # noqa: F811
+    start = f"--init_checkpoint={fine_tune(place, 'pytorch')}"
+    command = [*TASK[:2], "--max_seq_length=32", start, "--do_predict", "--eval_all_checkpoints", "--backend=pytorch"]
+    outcome = glue(*command, f"--output_dir={tmp_path}", cwd=place)
+    assert "--eval_all_checkpoints has no effect without --do_eval" in outcome.err
+    assert (tmp_path / "predict_results_mrpc.txt").is_file()
 
 
 def test_a_folder_without_checkpoints_is_told_before_anything_is_predicted(place: Path, tmp_path: Path) -> None:  # noqa: F811

@@ -123,6 +123,17 @@ def test_labels(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert code == 0 and report["comparison"]["answers"] == 5
 
 
+def test_a_reference_that_pads_further(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint on a GPU is predicted in longer batches than the model under onnxruntime."""
+    export(folder, "squad")
+    found = check(folder, "squad", f"--data={folder}/questions.json")
+    for backend in ("pytorch.backend.PyTorchBackend", "tensorflow.backend.TensorFlowBackend"):
+        monkeypatch.setattr(f"backends.{backend}.length_multiple", 16)
+    code, report = check(folder, "squad", f"--data={folder}/questions.json")
+    assert code == found[0] == 0
+    assert report["comparison"]["model_scores"] == found[1]["comparison"]["model_scores"]
+
+
 @pytest.mark.parametrize("name", ["own.csv", "own.jsonl"])
 def test_texts_of_ones_own(folder: Path, name: str) -> None:
     """As run_glue.py reads them, with the classes of the checkpoint."""

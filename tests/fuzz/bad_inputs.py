@@ -124,6 +124,8 @@ ROWS = {
         Row("the data file is missing", SQUAD, PREDICT, gone("model.ckpt-1.data-00000-of-00001")),
         Row("a tensor is missing", SQUAD, PREDICT, without("bert/embeddings/LayerNorm/beta")),
         Row("a head that was never trained", SQUAD, PREDICT, without("cls/squad/output_bias")),
+        Row("a head for other classes", GLUE, "--train_file=three.csv --do_train --max_steps=1",
+            text("three.csv", "text,label\na cat,good\na dog,bad\nthe cat,odd\n")),
         Row("a checkpoint without ranges is to be quantized", SQUAD, f"{PREDICT} --if_quant --quant_mode=ft2"),
         Row("safetensors cut off", GLUE, OWN, half("glue/model.safetensors")),
         Row("a text called model.safetensors", GLUE, OWN,
@@ -202,6 +204,8 @@ ROWS = {
     "Exported models": [
         Row("no checkpoint", EXPORT, "onnx --output=o"),
         Row("int8 without ranges", EXPORT, "onnx --checkpoint=model.ckpt-1 --output=o --precision=int8"),
+        Row("a file in the place of GLUE's folder", EXPORT,
+            "onnx --checkpoint=glue --output=o --check_data=MRPC/dev.tsv --task_name=mrpc"),
         Row("a dynamically quantized model", EXPORT, "onnx --checkpoint=run/int8 --output=o", dynamic_run),
         Row("a model that is cut off", EXPORT, "check --model=onnx --checkpoint=ft1", half("onnx/model.onnx")),
         Row("no ONNX file", EXPORT, "check --model=onnx --checkpoint=ft1", text("onnx/model.onnx", "this is no model")),

@@ -1,5 +1,6 @@
 """What a run begins with: the vocabulary beside the checkpoint against the one that was named."""
 
+import dataclasses
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,7 +113,7 @@ def test_a_training_does_not_remove_what_it_needs(
 
 @dataclass
 class Labeled:
-    label_names: list[str]
+    label_names: list[str] | None
     head: str = "classification"
 
 
@@ -135,3 +136,18 @@ def test_classes_of_other_names_are_told(
         config_with_labels(config, Labeled(here), checkpoint)  # type: ignore[arg-type]
     sentence = f"model was trained for the classes {', '.join(found)}; here its outputs stand for {', '.join(here)}"
     assert (sentence in caplog.text) == warned and bool(caplog.messages) == warned
+
+
+@pytest.mark.parametrize("here", [["a", "b"], None], ids=["classes", "regression"])
+def test_what_the_config_says_of_another_task_goes_with_its_head(here: list[str] | None) -> None:
+    of_mnli = {"problem_type": "single_label_classification", "num_labels": 3, "finetuning_task": "mnli", "mine": 1}
+    config = tiny_config().with_labels(["x", "y", "z"])
+    config = dataclasses.replace(config, extra={**config.extra, **of_mnli})
+    checkpoint = Checkpoint(tensors={}, config=config, source="model")
+    found = config_with_labels(config, Labeled(here), checkpoint)  # type: ignore[arg-type]
+    left = {key: found.extra[key] for key in of_mnli if key in found.extra}
+    assert left == ({"mine": 1} if here else {"problem_type": "regression", "mine": 1})
+    assert found.label_names == (here or ["LABEL_0"])
+    # Of the same classes all is kept.
+    same = config_with_labels(config, Labeled(["x", "y", "z"]), checkpoint)  # type: ignore[arg-type]
+    assert same.extra == config.extra
