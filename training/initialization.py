@@ -82,7 +82,7 @@ def fit_head(checkpoint: Checkpoint, num_labels: int, replaces: bool, advice: st
 
 
 def _outputs(count: int) -> str:
-    return f"{count} classes" if count > 1 else "a value (regression)"
+    return f"{count} classes" if count > 1 else "values (a regression)"
 
 
 def _initial(name: str, shape: tuple[int, ...], standard_deviation: float, seed: int) -> np.ndarray:

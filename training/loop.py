@@ -159,8 +159,7 @@ class TrainingLoop:
     def _clipped_fractions(self, step: int) -> dict[str, float]:
         """Of the model after that step, on the step's first micro batch."""
         rows = self._rows(step)[0]
-        multiple = self.backend.length_multiple
-        length = padded_length(self.features.lengths[rows], self.settings.max_seq_length, multiple)
+        length = self._length(rows, pad_to_max_length=False)
         return self.backend.clipped_fractions(model_inputs(self.features.batch(rows, length)))
 
     def _together(self, loss: float, received: int | None) -> tuple[float, int]:
@@ -180,11 +179,12 @@ class TrainingLoop:
         """The number of a signal that any process received, else 0."""
         return int(self.processes.stack(np.array([received or 0], np.float64), "signal").max())
 
+    def _length(self, rows: np.ndarray, pad_to_max_length: bool) -> int:
+        lengths, longest = self.features.lengths[rows], self.settings.max_seq_length
+        return padded_length(lengths, longest, self.backend.length_multiple, pad_to_max_length)
+
     def _batch(self, indexes: np.ndarray) -> Batch:
-        settings, multiple = self.settings, self.backend.length_multiple
-        lengths = self.features.lengths[indexes]
-        length = padded_length(lengths, settings.max_seq_length, multiple, settings.pad_to_max_length)
-        batch = self.features.batch(indexes, length)
+        batch = self.features.batch(indexes, self._length(indexes, self.settings.pad_to_max_length))
         if self.teacher is not None:
             logits = self.teacher.predict(model_inputs(batch))
             batch |= {f"teacher_{name}": values for name, values in logits.items()}

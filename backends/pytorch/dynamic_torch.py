@@ -97,8 +97,8 @@ def choose_engine(requested: str, hidden_size: int) -> str:
     """
     offered = available_engines()
     if requested == "auto":
-        wide = hidden_size >= WIDE_HIDDEN_SIZE or has_int8_tiles()
-        preferred = ("onednn", "fbgemm") if wide else ("fbgemm", "onednn")
+        onednn_first = hidden_size >= WIDE_HIDDEN_SIZE or has_int8_tiles()
+        preferred = ("onednn", "fbgemm") if onednn_first else ("fbgemm", "onednn")
         found = [engine for engine in (*preferred, "qnnpack") if engine in offered]
         if not found:
             raise UserError(

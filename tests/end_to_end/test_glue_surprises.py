@@ -100,6 +100,14 @@ def test_a_run_on_grouped_rows_is_another_run(place: Path, tmp_path: Path) -> No
     assert any((drawn[name] != tensor).any() for name, tensor in grouped.items())
 
 
+def of_three_classes(place: Path, backend: str) -> str:  # noqa: F811
+    """The checkpoint of a model for the news' classes, made once per backend."""
+    if not (place / f"news_{backend}").exists():
+        train = [*NEWS, f"--backend={backend}", "--do_train", "--max_steps=2", f"--output_dir=news_{backend}"]
+        glue(*train, cwd=place)
+    return f"news_{backend}/model.ckpt-2"
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_head_for_other_classes_is_named_and_replaced_where_asked(
     place: Path,  # noqa: F811
@@ -107,11 +115,12 @@ def test_a_head_for_other_classes_is_named_and_replaced_where_asked(
     tmp_path: Path,
 ) -> None:
     """MRPC from an MNLI model, as GLUE's small tasks are often begun: only shapes of tensors were told."""
-    glue(*NEWS, f"--backend={backend}", "--do_train", "--max_steps=2", f"--output_dir={tmp_path}/news", cwd=place)
-    start = f"--init_checkpoint={tmp_path}/news/model.ckpt-2"
+    start = f"--init_checkpoint={of_three_classes(place, backend)}"
     command = [*TASK[:2], "--max_seq_length=32", "--train_batch_size=4", start, f"--backend={backend}"]
     command += [f"--output_dir={tmp_path}/out"]
-    told = f"the head of {tmp_path}/news/model.ckpt-2 is for 3 classes (arts, sport, trade), the data has 2 classes"
+    told = (
+        f"the head of {of_three_classes(place, backend)} is for 3 classes (arts, sport, trade), the data has 2 classes"
+    )
     for phases in (["--do_train"], ["--do_eval"], ["--do_eval", "--ignore_mismatched_sizes"]):
         outcome = run(*command, *phases, cwd=place, script=run_glue)
         assert outcome.code == 2 and f"{told}; training and calibration can begin with a new head" in outcome.err
@@ -119,7 +128,8 @@ def test_a_head_for_other_classes_is_named_and_replaced_where_asked(
     quantize = ["--do_calib", "--calib_batch=1", "--if_quant", "--quant_mode=ft1"]
     outcome = glue(*command, *train, *quantize, cwd=place)
     assert f"{told}: a new head takes its place" in outcome.err and "was trained for other classes" in outcome.err
-    before, after = (saved(tmp_path / name).tensors for name in ("news/model.ckpt-2", "out/model.ckpt-1"))
+    before = saved(place / of_three_classes(place, backend)).tensors
+    after = saved(tmp_path / "out/model.ckpt-1").tensors
     assert before.keys() == after.keys() and after["output_weights"].shape[0] == 2
     for name in before.keys() - {"output_weights", "output_bias"}:
         assert (before[name] == after[name]).all(), name
@@ -134,7 +144,7 @@ def test_a_regression_s_model_becomes_a_classifier(place: Path, tmp_path: Path) 
     start = f"--init_checkpoint={tmp_path}/values/model.ckpt-1"
     command = [*TASK[:2], "--max_seq_length=32", start, "--do_train", "--max_steps=1", "--ignore_mismatched_sizes"]
     outcome = glue(*command, "--backend=pytorch", f"--output_dir={tmp_path}/mrpc", cwd=place)
-    assert "is for a value (regression), the data has 2 classes" in outcome.err
+    assert "is for values (a regression), the data has 2 classes" in outcome.err
     configs = [
         json.loads((tmp_path / name / "config.json").read_text())
         for name in ("values/model.ckpt-1", "mrpc/model.ckpt-1")
@@ -144,8 +154,11 @@ def test_a_regression_s_model_becomes_a_classifier(place: Path, tmp_path: Path) 
 
 def test_calibration_alone_begins_with_a_new_head(place: Path, tmp_path: Path) -> None:  # noqa: F811
     """For training in a command of its own; nothing is scored with a head that was never trained."""
-    glue(*NEWS, "--backend=pytorch", "--do_train", "--max_steps=2", f"--output_dir={tmp_path}/news", cwd=place)
-    start = [f"--init_checkpoint={tmp_path}/news/model.ckpt-2", "--ignore_mismatched_sizes", "--backend=pytorch"]
+    start = [
+        f"--init_checkpoint={of_three_classes(place, 'pytorch')}",
+        "--ignore_mismatched_sizes",
+        "--backend=pytorch",
+    ]
     command = [*TASK[:2], "--max_seq_length=32", "--train_batch_size=4", *start, "--quant_mode=ft2", "--do_calib"]
     outcome = run(*command, "--calib_batch=1", f"--output_dir={tmp_path}/no", "--do_eval", cwd=place, script=run_glue)
     assert outcome.code == 2 and "is for 3 classes" in outcome.err
@@ -155,9 +168,18 @@ def test_calibration_alone_begins_with_a_new_head(place: Path, tmp_path: Path) -
     assert glue(*common, *train, f"--output_dir={tmp_path}/out", cwd=place).scores
 
 
+def test_an_untrained_head_is_not_scored_after_a_calibration(place: Path, tmp_path: Path) -> None:  # noqa: F811
+    command = [*TASK, "--backend=pytorch", "--do_calib", "--calib_batch=1", "--quant_mode=ft2", "--do_eval"]
+    outcome = run(*command, f"--output_dir={tmp_path}", cwd=place, script=run_glue)
+    assert outcome.code == 2 and "the task's head was never trained" in outcome.err
+
+
 def test_several_seeds_and_q8bert_begin_with_new_heads(place: Path, tmp_path: Path) -> None:  # noqa: F811
-    glue(*NEWS, "--backend=pytorch", "--do_train", "--max_steps=2", f"--output_dir={tmp_path}/news", cwd=place)
-    start = [f"--init_checkpoint={tmp_path}/news/model.ckpt-2", "--ignore_mismatched_sizes", "--backend=pytorch"]
+    start = [
+        f"--init_checkpoint={of_three_classes(place, 'pytorch')}",
+        "--ignore_mismatched_sizes",
+        "--backend=pytorch",
+    ]
     command = [*TASK[:2], "--max_seq_length=32", *start, "--do_train", "--do_eval", "--max_steps=2", "--num_runs=2"]
     outcome = glue(*command, "--quant_scheme=q8bert", f"--output_dir={tmp_path}/out", cwd=place)
     assert outcome.err.count("a new head takes its place") == 2
@@ -166,11 +188,11 @@ def test_several_seeds_and_q8bert_begin_with_new_heads(place: Path, tmp_path: Pa
 
 
 def test_a_teacher_must_have_the_data_s_classes(place: Path, tmp_path: Path) -> None:  # noqa: F811
-    glue(*NEWS, "--backend=pytorch", "--do_train", "--max_steps=2", f"--output_dir={tmp_path}/news", cwd=place)
-    teach = ["--distillation", f"--teacher={tmp_path}/news/model.ckpt-2", "--ignore_mismatched_sizes"]
+    teacher = of_three_classes(place, "pytorch")
+    teach = ["--distillation", f"--teacher={teacher}", "--ignore_mismatched_sizes"]
     command = [*TASK, "--backend=pytorch", "--do_train", "--max_steps=2", *teach, f"--output_dir={tmp_path}/out"]
     outcome = run(*command, cwd=place, script=run_glue)
-    told = f"the head of {tmp_path}/news/model.ckpt-2 is for 3 classes (arts, sport, trade), the data has 2 classes"
+    told = f"the head of {teacher} is for 3 classes (arts, sport, trade), the data has 2 classes"
     assert outcome.code == 2 and outcome.err.splitlines()[-1].endswith(f"{told}: a teacher must have the data's")
 
 
